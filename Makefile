@@ -1,0 +1,55 @@
+# Every target makes what it needs: on a fresh machine `make demo` or `make test` is the first command.
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+
+# What an installation depends on. The package is installed editable, so its sources are not in the list.
+RECIPE := $(wildcard pyproject.toml setup.py)
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test check conformance bench clean
+
+help: ## print this list
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+demo: $(VENV)/.package ## install the package alone and show what it does
+	@$(BIN)/fullduplex demo
+
+test: $(VENV)/.test ## run the whole test suite
+	@$(BIN)/python -m pytest -q
+
+check: $(VENV)/.test $(VENV)/.check ## ruff (rules and format) and mypy --strict
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+conformance: $(VENV)/.package ## Autobahn against our server and our client, every case (needs a Python 2.7)
+	@$(BIN)/python conformance/autobahn.py
+
+bench: .venv-bench/.bench ## our echo servers beside picows, websockets and plain TCP
+	@.venv-bench/bin/python benchmarks/sidebyside.py
+
+clean: ## remove everything that was made here
+	rm -rf .venv .venv-bench .venv-autobahn .bench reports build dist src/*.egg-info
+	rm -rf .coverage* htmlcov .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+# One stamp for each set of requirements, so that a second run installs nothing.
+%/.python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "fullduplex needs Python 3.11 or later (PYTHON=...)")'
+	$(PYTHON) -m venv $*
+	@touch $@
+
+$(VENV)/.package: $(VENV)/.python $(RECIPE)
+	$(BIN)/pip install -q -e .
+	@touch $@
+
+$(VENV)/.test $(VENV)/.check: $(VENV)/.%: $(VENV)/.package
+	$(BIN)/pip install -q -e '.[$*]'
+	@touch $@
+
+.venv-bench/.bench: .venv-bench/.python $(RECIPE)
+	.venv-bench/bin/pip install -q -e '.[bench]'
+	@touch $@

@@ -1,0 +1,26 @@
+"""The callback face: for latency and scale. No task waits, the engine calls as messages come."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .connection import Connection
+
+
+class Listener:
+    """Subclass it, and give it to `serve(listener=...)` or `connect(..., listener=...)`.
+
+    An instance serves all connections; a class, or another function without arguments, makes one for each. Callbacks
+    are plain functions and must not block. In them `ws.send` does not wait: `ws.is_slow` tells that the peer does not
+    keep up. One that raises closes the connection with 1011 and is logged.
+    """
+
+    def on_open(self, ws: Connection) -> None:
+        """The opening handshake succeeded."""
+
+    def on_message(self, ws: Connection, message: Any) -> None:
+        """A message came: `str` or `bytes`. Not called any more once `ws.close` was."""
+
+    def on_close(self, ws: Connection, code: int, reason: str) -> None:
+        """TCP has ended; `code` is 1006 if no close frame came. `ws.close_exc` knows more."""

@@ -1,0 +1,504 @@
+"""`serve`: a WebSocket server on asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import http
+import inspect
+import os
+import socket
+import ssl as ssl_module
+from collections.abc import Awaitable, Callable, Generator, Sequence
+from email.utils import formatdate
+from types import TracebackType
+from typing import Any, Final, Self
+
+from ..engine.engine import Acceptor
+from ..engine.link import SPEAKS
+from ..wire import limits
+from ..wire.errors import ConnectionClosed, InvalidHandshake, InvalidMessage
+from ..wire.handshake import SAME_ORIGIN, USER_AGENT, Origins, ServerHandshake
+from ..wire.headers import Request, Response
+from ..wire.http1 import HeadReader
+from ..wire.opcodes import CloseCode, State
+from ..wire.session import OPEN
+from .connection import Connection
+from .host import get_engine
+from .listener import Listener
+from .listening import bind_tcp, bind_unix
+from .settings import Limit, Logger, Settings
+
+# Connections that the kernel holds until we accept them; it takes the smaller of this and its own somaxconn.
+BACKLOG: Final = 4096
+
+Handler = Callable[["ServerConnection"], Awaitable[None]]
+ListenerLike = Listener | Callable[[], Listener]
+ProcessRequest = Callable[["ServerConnection", Request], Awaitable[Response | None] | Response | None]
+ProcessResponse = Callable[["ServerConnection", Request, Response], Awaitable[Response | None] | Response | None]
+SelectSubprotocol = Callable[["ServerConnection", Sequence[str]], str | None]
+
+
+class ServerConnection(Connection):
+    """The server's side of a connection. `request` and `response` are those of its opening handshake."""
+
+    __slots__ = ("_opening", "_reader", "_rest", "server")
+
+    def __init__(self, server: Server, sock: socket.socket, open_deadline: float) -> None:
+        super().__init__(server.settings, server.settings.make_session(), sock, open_deadline)
+        self.server = server
+        self._reader: HeadReader[Request] | None = HeadReader(Request)
+        self._rest = b""
+        self._opening: asyncio.Task[None] | None = None
+
+    def respond(self, status: int, text: str) -> Response:
+        """Make an HTTP response with a plain text body, to return from `process_request` or `process_response`."""
+        return self.server.handshake.respond(http.HTTPStatus(status), text)
+
+    # The opening handshake, RFC 6455, section 4.2. A hook that is a coroutine goes on in a task.
+
+    def ready(self) -> None:
+        """Nothing to say before the client has."""
+
+    def receive_opening(self, data: bytes) -> None:
+        reader = self._reader
+        assert reader is not None
+        try:
+            request = reader.feed(data)
+        except InvalidHandshake as error:
+            self._reject(error)
+            return
+        if request is None:
+            return
+        self._reader = None
+        self._rest = data[reader.taken :]
+        self.request = request
+        hook = self.server.process_request
+        self._go_on(None if hook is None else self._call_hook(hook, self, request), self._accept)
+
+    def _call_hook(self, hook: Callable[..., Any], *args: Any) -> Any:
+        try:
+            return hook(*args)
+        except Exception as error:
+            return self._hook_failed(error)
+
+    def _hook_failed(self, error: Exception) -> Response:
+        if isinstance(error, InvalidHandshake):
+            return self.server.handshake.reject(error)
+        self.logger.error("opening handshake failed", exc_info=error)
+        return self.respond(500, "Failed to open a WebSocket connection.\nSee server log for more information.\n")
+
+    def _go_on(self, answer: Any, then: Callable[[Any], None]) -> None:
+        """Call `then` with the hook's answer; if the hook is a coroutine, when that is there."""
+        if inspect.isawaitable(answer):
+            self.link.pause_reading()
+            self._opening = self.loop.create_task(self._go_on_later(answer, then), context=self.server.context.copy())
+        else:
+            then(answer)
+
+    async def _go_on_later(self, answer: Awaitable[Any], then: Callable[[Any], None]) -> None:
+        try:
+            response = await answer
+        except Exception as error:
+            response = self._hook_failed(error)
+        if not self.link.closed:
+            self.link.resume_reading()
+            then(response)
+            self.link.touch()
+
+    def _accept(self, response: Response | None) -> None:
+        """Check the request and answer it, unless `process_request` has."""
+        server, request = self.server, self.request
+        assert request is not None
+        if response is None:
+            try:
+                server.handshake.check(request)
+                select = server.select_subprotocol
+                self.subprotocol = server.handshake.select(request, None if select is None else self._select)
+                response = server.handshake.accept(request, self.subprotocol)
+            except Exception as error:
+                response = self._hook_failed(error)
+        if server.process_response is None:
+            self._respond(response)
+            return
+        answer = self._call_hook(server.process_response, self, request, response)
+        self._go_on(answer, lambda other: self._respond(other or response))
+
+    def _select(self, offered: Sequence[str]) -> str | None:
+        assert self.server.select_subprotocol is not None
+        return self.server.select_subprotocol(self, offered)
+
+    def _reject(self, error: InvalidHandshake) -> None:
+        self._reader = None
+        self.logger.info("opening handshake failed: %s", error)
+        self._respond(self.server.handshake.reject(error))
+
+    def _respond(self, response: Response) -> None:
+        """Send the response; 101 opens the session, any other ends TCP."""
+        self.response = response
+        headers = response.headers
+        switches = response.status_code == http.HTTPStatus.SWITCHING_PROTOCOLS
+        if not switches and "Connection" not in headers:
+            headers["Connection"] = "close"
+        if not switches and "Content-Length" not in headers:
+            headers["Content-Length"] = str(len(response.body))
+        if "Date" not in headers:
+            headers["Date"] = formatdate(usegmt=True)
+        try:
+            self.session.out += response.serialize()
+        except (ValueError, TypeError) as error:
+            self.logger.error("the response of a hook cannot be sent", exc_info=error)
+            self._respond(self.respond(500, "Failed to open a WebSocket connection.\n"))
+            return
+        self._opening = None
+        if switches:
+            self.server.opened(self)
+            rest, self._rest = self._rest, b""
+            self.opened(rest)
+        else:
+            self.link.finish(self.link.engine.time() + (self.settings.close_timeout or limits.CLOSE_TIMEOUT))
+
+    def opening_expired(self) -> None:
+        """408, once TLS is up; before, there is nobody to tell."""
+        if self._opening is not None:
+            self._opening.cancel()
+        if self.link.phase < SPEAKS:
+            self.link.abort("remote", "the opening handshake took too long")
+        else:
+            self._reject(InvalidMessage("the opening handshake took too long", status=http.HTTPStatus.REQUEST_TIMEOUT))
+
+    def refuse_for_shutdown(self) -> None:
+        """The server closes before the opening handshake is complete."""
+        if self._opening is not None:
+            self._opening.cancel()
+        if self.link.phase < SPEAKS or self.response is not None:
+            self.link.abort("local", "the server is closing")
+        else:
+            response = self.respond(503, "Failed to open a WebSocket connection: the server is shutting down.\n")
+            response.headers["Retry-After"] = "1"
+            self._respond(response)
+            self.link.flush()
+
+    def ended(self, error: OSError | None) -> None:
+        if self._opening is not None:
+            self._opening.cancel()
+        if self.response is None:
+            self.logger.info("connection closed during the opening handshake: %s", error or "by the client")
+        super().ended(error)
+        self.server.forget(self)
+
+
+class Server:
+    """What `serve` returns: await it, or use it as `async with`."""
+
+    def __init__(
+        self,
+        handler: Handler | None,
+        listener: ListenerLike | None,
+        settings: Settings,
+        handshake: ServerHandshake,
+        *,
+        select_subprotocol: SelectSubprotocol | None,
+        process_request: ProcessRequest | None,
+        process_response: ProcessResponse | None,
+        ssl: ssl_module.SSLContext | None,
+        bind: Callable[[], Awaitable[list[socket.socket]]],
+        start_serving: bool,
+        create_connection: type[ServerConnection] | None,
+    ) -> None:
+        self.handler = handler
+        self.listener = listener
+        self.settings = settings
+        self.handshake = handshake
+        self.select_subprotocol = select_subprotocol
+        self.process_request = process_request
+        self.process_response = process_response
+        self.context = contextvars.copy_context()
+        self.logger = settings.logger
+        self._ssl = ssl
+        self._bind = bind
+        self._start_serving = start_serving
+        self._create_connection = create_connection or ServerConnection
+        self._sockets: list[socket.socket] = []
+        self._acceptors: list[Acceptor] = []
+        self._opening: set[ServerConnection] = set()
+        self._connections: set[ServerConnection] = set()
+        self._handlers: set[asyncio.Task[None]] = set()
+        self._closing = False
+        self._closed: asyncio.Future[None] | None = None
+
+    # Start.
+
+    def __await__(self) -> Generator[Any, None, Self]:
+        return self._start().__await__()
+
+    async def __aenter__(self) -> Self:
+        return await self._start()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+        await self.wait_closed()
+
+    async def _start(self) -> Self:
+        if self._closed is None:
+            loop = asyncio.get_running_loop()
+            self._closed = loop.create_future()
+            self.settings.loop = loop
+            self._sockets = await self._bind()
+            if self._start_serving:
+                await self.start_serving()
+        return self
+
+    async def start_serving(self) -> None:
+        """Accept connections, if `serve(..., start_serving=False)` has put it off."""
+        if self._acceptors or self._closing:
+            return
+        engine = self.settings.engine = get_engine()
+        for sock in self._sockets:
+            acceptor = Acceptor(engine, sock, self._accepted)
+            self._acceptors.append(acceptor)
+            engine.listen(acceptor)
+        for sock in self._sockets:
+            self.logger.info("server listening on %s", sock.getsockname())
+
+    async def serve_forever(self) -> None:
+        """Serve until cancelled, then close."""
+        assert self._closed is not None
+        await self.start_serving()
+        try:
+            await asyncio.shield(self._closed)
+        finally:
+            self.close()
+            await self.wait_closed()
+
+    def is_serving(self) -> bool:
+        """Connections are accepted."""
+        return bool(self._acceptors) and not self._closing
+
+    def get_loop(self) -> asyncio.AbstractEventLoop:
+        """The loop that the server runs in."""
+        return self.settings.loop
+
+    @property
+    def sockets(self) -> tuple[socket.socket, ...]:
+        """The listening sockets."""
+        return () if self._closing else tuple(self._sockets)
+
+    @property
+    def connections(self) -> set[ServerConnection]:
+        """The connections that are open, or closing: a set of its own, to iterate over or to give to `broadcast`."""
+        return set(self._connections)
+
+    # Connections come and go.
+
+    def _accepted(self, sock: socket.socket) -> None:
+        engine = self.settings.engine
+        try:
+            if sock.family in (socket.AF_INET, socket.AF_INET6):
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self._ssl is not None:
+                sock = self._ssl.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+        except OSError as error:  # it has ended already
+            self.logger.info("connection closed before the opening handshake: %s", error)
+            sock.close()
+            return
+        timeout = self.settings.open_timeout
+        connection = self._create_connection(self, sock, float("inf") if timeout is None else engine.now + timeout)
+        self._opening.add(connection)
+        engine.add(connection.link)
+
+    def opened(self, connection: ServerConnection) -> None:
+        """The connection's opening handshake succeeded."""
+        self._opening.discard(connection)
+        self._connections.add(connection)
+        if self.handler is not None:
+            task = self.settings.loop.create_task(self._handle(connection), context=self.context.copy())
+            self._handlers.add(task)
+            task.add_done_callback(self._handled)
+        elif isinstance(self.listener, Listener):
+            connection.listener = self.listener
+        elif self.listener is not None:
+            connection.listener = self.listener()
+
+    async def _handle(self, connection: ServerConnection) -> None:
+        assert self.handler is not None
+        code = CloseCode.NORMAL_CLOSURE
+        try:
+            await self.handler(connection)
+        except asyncio.CancelledError:
+            connection.close(CloseCode.GOING_AWAY)
+            raise
+        except ConnectionClosed as error:
+            if connection.session.state is OPEN:
+                self.logger.exception("connection handler failed")
+                code = CloseCode.INTERNAL_ERROR
+            else:
+                self.logger.debug("connection closed under its handler: %s", error)
+        except Exception:
+            self.logger.exception("connection handler failed")
+            code = CloseCode.INTERNAL_ERROR
+        await connection.close(code)
+
+    def _handled(self, task: asyncio.Task[None]) -> None:
+        self._handlers.discard(task)
+        self._check_closed()
+
+    def forget(self, connection: ServerConnection) -> None:
+        """The connection's TCP has ended."""
+        self._opening.discard(connection)
+        self._connections.discard(connection)
+        self._check_closed()
+
+    # The end.
+
+    def close(self, close_connections: bool = True, code: int = CloseCode.GOING_AWAY, reason: str = "") -> None:
+        """Accept no more; close connections with `code` and `reason`, unless `close_connections` is false.
+
+        Opening handshakes that are under way end with 503. `wait_closed` waits for it all.
+        """
+        if self._closing:
+            return
+        self._closing = True
+        for acceptor in self._acceptors:
+            acceptor.engine.unlisten(acceptor)
+        if not self._acceptors:
+            for sock in self._sockets:
+                sock.close()
+        for connection in list(self._opening):
+            connection.refuse_for_shutdown()
+        if close_connections:
+            for connection in list(self._connections):
+                connection.close(code, reason)
+        self._check_closed()
+
+    async def wait_closed(self) -> None:
+        """Wait until the server is closed, all its connections have ended and all handlers returned."""
+        if self._closed is not None:
+            await asyncio.shield(self._closed)
+
+    def _check_closed(self) -> None:
+        busy = self._opening or self._connections or self._handlers
+        if self._closing and not busy and self._closed is not None and not self._closed.done():
+            self._closed.set_result(None)
+
+
+def serve(
+    handler: Handler | None = None,
+    host: str | Sequence[str] | None = None,
+    port: int | None = None,
+    *,
+    listener: ListenerLike | None = None,
+    # WebSocket
+    origins: Origins = SAME_ORIGIN,
+    subprotocols: Sequence[str] | None = None,
+    select_subprotocol: SelectSubprotocol | None = None,
+    # HTTP
+    process_request: ProcessRequest | None = None,
+    process_response: ProcessResponse | None = None,
+    server_header: str | None = USER_AGENT,
+    # Timeouts, in seconds
+    open_timeout: float | None = limits.OPEN_TIMEOUT,
+    ping_interval: float | None = limits.PING_INTERVAL,
+    ping_timeout: float | None = limits.PING_TIMEOUT,
+    close_timeout: float | None = limits.CLOSE_TIMEOUT,
+    # Limits
+    max_size: Limit = limits.MAX_MESSAGE,
+    max_queue: Limit = limits.MAX_QUEUE,
+    write_limit: int | tuple[int, int | None] | None = limits.WRITE_LIMIT,
+    # Where to listen
+    ssl: ssl_module.SSLContext | None = None,
+    sock: socket.socket | None = None,
+    family: int = socket.AF_UNSPEC,
+    backlog: int = BACKLOG,
+    reuse_address: bool | None = None,
+    reuse_port: bool = False,
+    start_serving: bool = True,
+    # More
+    logger: Logger | None = None,
+    create_connection: type[ServerConnection] | None = None,
+) -> Server:
+    """Serve WebSocket connections: `async with serve(handler, host, port) as server`, or `await` it.
+
+    For each connection runs the coroutine function `handler(ws)`; when it returns, the connection is closed with 1000,
+    and with 1011 if it raises. Or calls a `Listener`, without any task.
+
+    Args:
+        handler: what to do with a connection; or else give `listener`, a `Listener`, or a class or function that
+            makes one for each connection.
+        host, port: where to listen; None for all interfaces. Several hosts may be given; port 0 takes a free one.
+        origins: which web pages may connect, by the Origin header (RFC 6455, section 10.2). By default only those of
+            the host and port that the request names in Host, and programs that send no Origin. Else a list of origins:
+            strings, compiled patterns that must match whole, None for no header. `origins=None` allows all.
+        subprotocols: in order of preference; the first that the client offers is selected, or what
+            `select_subprotocol(ws, offered)` returns.
+        process_request: `(ws, request)`, plain or async: returns None to go on, or the `Response` to send instead.
+        process_response: `(ws, request, response)`, plain or async: may change the response or return another one.
+        server_header: value of the Server header, None for none.
+        open_timeout: seconds from accepting TCP to the end of the opening handshake, TLS included.
+        ping_interval, ping_timeout: seconds between keepalive pings, and until a peer that has sent nothing since is
+            given up. None turns it off.
+        close_timeout: seconds for the closing handshake and the end of TCP.
+        max_size: the largest message in bytes (1009 beyond), or (message, frame).
+        max_queue: messages, or (high, low), that may wait to be received before reading stops; so do 1 MiB, or
+            `max_size` where that is more.
+        write_limit: bytes, or (high, low), that may wait to be sent before `send` waits.
+        ssl: a context for TLS.
+        sock: a listening socket, instead of host and port.
+        family, backlog, reuse_address, reuse_port, start_serving: as in `loop.create_server`.
+        logger: default `fullduplex.server`.
+        create_connection: a subclass of `ServerConnection`.
+
+    Raises OSError if it cannot listen, ValueError and TypeError for arguments.
+    """
+    if (handler is None) == (listener is None):
+        raise TypeError("serve needs a handler or a listener, and not both")
+    check_listener(listener)
+
+    async def bind() -> list[socket.socket]:
+        if sock is not None:
+            if host is not None or port is not None:
+                raise ValueError("give host and port, or sock; not both")
+            sock.setblocking(False)
+            sock.listen(backlog)
+            return [sock]
+        return await bind_tcp(host, port, family, backlog, reuse_address, reuse_port)
+
+    return Server(
+        handler,
+        listener,
+        Settings(
+            True,
+            open_timeout=open_timeout,
+            ping_interval=ping_interval,
+            ping_timeout=ping_timeout,
+            close_timeout=close_timeout,
+            max_size=max_size,
+            max_queue=max_queue,
+            write_limit=write_limit,
+            logger=logger,
+        ),
+        ServerHandshake(origins=origins, subprotocols=subprotocols, server_header=server_header),
+        select_subprotocol=select_subprotocol,
+        process_request=process_request,
+        process_response=process_response,
+        ssl=ssl,
+        bind=bind,
+        start_serving=start_serving,
+        create_connection=create_connection,
+    )
+
+
+def unix_serve(handler: Handler | None = None, path: str | os.PathLike[str] | None = None, **kwargs: Any) -> Server:
+    """As `serve`, on the Unix socket at `path`, or on the given `sock`."""
+    if path is not None:
+        kwargs["sock"] = bind_unix(path)
+    return serve(handler, **kwargs)
+
+
+def check_listener(listener: ListenerLike | None) -> None:
+    """Raises TypeError for a listener that could not work."""
+    for name in ("on_open", "on_message", "on_close"):
+        if inspect.iscoroutinefunction(getattr(listener, name, None)):
+            raise TypeError(f"{name} of a Listener is a plain function; for coroutines use a handler")

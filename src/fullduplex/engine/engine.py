@@ -1,0 +1,309 @@
+"""The engine: one poller for all links of a thread, served in ticks.
+
+A host - an event loop's adapter - watches the poller's descriptor and calls `tick` when it turns readable, or when the
+time it was asked for has come. One tick reads each ready socket once, into one shared buffer, then accepts, then writes
+what was said elsewhere meanwhile, and then looks at the clock: so bytes that waited while the loop was blocked are seen
+before a peer is called silent.
+
+Handlers run inside a tick. They may close any link, or all of them: closed links leave `links` at once, and their
+descriptors are closed at the end of the tick only, so that no newcomer can get a number that still has an event in the
+batch.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from ..wire.opcodes import CloseCode
+from ..wire.session import OPEN
+from .link import CONNECTS, Link
+from .poller import READ, WRITE, Poller, make_poller
+from .timers import NEVER, NO_SLOT, Wheel
+
+# What one socket may bring in one tick, so that none can hog it.
+BUFFER: Final = 262_144
+# Sockets served in one tick, and connections accepted from one listener.
+BATCH: Final = 512
+# Seconds without accepting when the process has no descriptors left.
+ACCEPT_PAUSE: Final = 0.25
+
+logger = logging.getLogger("fullduplex.engine")
+
+
+class Host(Protocol):
+    """What an engine needs of the loop that it hangs in."""
+
+    def attach(self, engine: Engine) -> None:
+        """Call `engine.tick` whenever its poller has something ready, `engine.close` when the loop ends."""
+
+    def detach(self, engine: Engine) -> None:
+        """No more."""
+
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        """Call `callback` in the loop's next iteration."""
+
+    def wake_in(self, seconds: float, callback: Callable[[], None]) -> None:
+        """Call `callback` after so long; replaces what was asked before."""
+
+
+class Acceptor:
+    """A listening socket, and who takes what it accepts."""
+
+    __slots__ = ("accepted", "engine", "fd", "resume_at", "slot", "sock")
+
+    def __init__(self, engine: Engine, sock: socket.socket, accepted: Callable[[socket.socket], None]) -> None:
+        self.engine = engine
+        self.sock = sock
+        self.fd = sock.fileno()
+        self.accepted = accepted
+        self.slot = NO_SLOT
+        self.resume_at = NEVER
+
+    def pause(self) -> None:
+        """Leave connections in the backlog for a moment: the process has no descriptor for them."""
+        self.resume_at = self.engine.now + ACCEPT_PAUSE
+        self.engine.poller.modify(self.fd, 0)
+        self.engine.wheel.add(self)
+
+    def deadline(self) -> float:
+        return self.resume_at
+
+    def expire(self, now: float) -> None:
+        self.resume_at = NEVER
+        if self.fd in self.engine.acceptors:
+            self.engine.poller.modify(self.fd, READ)
+
+
+class Engine:
+    """See above. `now` is when the current tick began, `time()` is this moment; both in seconds of `time.monotonic`."""
+
+    time = staticmethod(time.monotonic)
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        self.poller: Poller = make_poller()
+        self.links: dict[int, Link] = {}
+        self.acceptors: dict[int, Acceptor] = {}
+        self.wheel = Wheel()
+        self.buffer = bytearray(BUFFER)
+        self.view = memoryview(self.buffer)
+        self.now = time.monotonic()
+        self.closed = False
+        self._ticking = False
+        self._unwatched: set[int] = set()
+        self._dirty: list[Link] = []
+        self._again: list[Link] = []
+        self._graveyard: list[socket.socket] = []
+        self._asked = False  # the host was asked for another tick soon
+        self._wake_at = NEVER
+        host.attach(self)
+
+    def tick(self) -> None:
+        """Serve every socket that is ready, then the clock."""
+        if self.closed:
+            return
+        self.now = time.monotonic()
+        self._ticking = True
+        self._asked = False
+        acceptors = None
+        links = self.links
+        try:
+            for fd, events in self.poller.poll(0, BATCH):
+                link = links.get(fd)
+                if link is None:
+                    if fd in self.acceptors:
+                        acceptors = [*(acceptors or ()), self.acceptors[fd]]
+                    continue
+                try:
+                    if events == READ:
+                        link.readable()
+                        continue
+                    if events & WRITE:
+                        link.writable()
+                    if events & ~WRITE and link.fd >= 0:
+                        link.readable()
+                except Exception:
+                    self._broken(link)
+            if self._again:
+                self._serve_again()
+            if acceptors is not None:
+                for acceptor in acceptors:
+                    self._accept(acceptor)
+            if self._dirty:
+                self._flush()
+            self.now = time.monotonic()
+            if self.wheel.next() <= self.now:
+                self._expire()
+        finally:
+            self._ticking = False
+            self._tidy()
+
+    def _tidy(self) -> None:
+        """Between two ticks: bury the dead, and see to what is still to do."""
+        if self._graveyard:
+            graveyard, self._graveyard = self._graveyard, []
+            for sock in graveyard:
+                sock.close()
+        if self._dirty or self._again:
+            self._ask()
+        when = self.wheel.next()
+        if when < self._wake_at:
+            self._wake_at = when
+            self.host.wake_in(max(0.0, when - self.now), self._wake)
+        if not self.links and not self.acceptors:
+            self.close()
+
+    def _wake(self) -> None:
+        self._wake_at = NEVER
+        self.tick()
+
+    def _ask(self) -> None:
+        if not self._asked:
+            self._asked = True
+            self.host.call_soon(self.tick)
+
+    def _broken(self, link: Link) -> None:
+        """A mistake of ours must not stop the others."""
+        logger.exception("error while serving a connection")
+        link.abort("local", "internal error")
+
+    # Links.
+
+    def add(self, link: Link) -> None:
+        """Serve `link` from now on."""
+        self.links[link.fd] = link
+        self.poller.register(link.fd, READ)
+        self.wheel.add(link)
+        if not self._ticking:
+            self.now = time.monotonic()
+            self._tidy()
+
+    def connect(self, link: Link, address: object) -> None:
+        """Begin to connect the link's socket; its owner hears `ready` or `ended`. None: it is connected."""
+        link.phase = CONNECTS
+        code = 0 if address is None else link.sock.connect_ex(address)  # type: ignore[arg-type]
+        self.add(link)
+        if code in (0, errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EINTR):
+            self.watch(link, WRITE)
+        else:
+            link.abort("network", "connect failed", OSError(code, f"cannot connect to {address}: {os.strerror(code)}"))
+
+    def watch(self, link: Link, events: int) -> None:
+        """Change what the link's socket is watched for."""
+        if link.fd in self._unwatched:
+            self._unwatched.discard(link.fd)
+            self.poller.register(link.fd, events)
+        else:
+            self.poller.modify(link.fd, events)
+
+    def unwatch(self, link: Link) -> None:
+        """Hear nothing of the link's socket, not even its end, until it is watched again."""
+        self._unwatched.add(link.fd)
+        self.poller.unregister(link.fd)
+
+    def forget(self, link: Link) -> None:
+        """The link is closed."""
+        del self.links[link.fd]
+        if link.fd in self._unwatched:
+            self._unwatched.discard(link.fd)
+        else:
+            self.poller.unregister(link.fd)
+        if self._ticking:
+            self._graveyard.append(link.sock)
+        else:
+            link.sock.close()
+            self._tidy()
+
+    def add_dirty(self, link: Link) -> None:
+        """Flush `link` at the end of this tick, or in the loop's next iteration."""
+        self._dirty.append(link)
+        if not self._ticking:
+            self._ask()
+
+    def serve_again(self, link: Link) -> None:
+        """Read `link` in the next tick, whatever the poller says: OpenSSL may hold bytes that it cannot see."""
+        self._again.append(link)
+        if not self._ticking:
+            self._ask()
+
+    def _serve_again(self) -> None:
+        again, self._again = self._again, []
+        for link in again:
+            if link.fd >= 0 and link.reading:
+                try:
+                    link.readable()
+                except Exception:
+                    self._broken(link)
+
+    def _flush(self) -> None:
+        dirty, self._dirty = self._dirty, []
+        for link in dirty:
+            link.dirty = False
+            if link.fd >= 0:
+                link.flush()
+
+    def _expire(self) -> None:
+        for timed in self.wheel.due(self.now):
+            timed.expire(self.now)
+
+    # Listeners.
+
+    def listen(self, acceptor: Acceptor) -> None:
+        """Accept from `acceptor`, whose socket listens and does not block."""
+        self.acceptors[acceptor.fd] = acceptor
+        self.poller.register(acceptor.fd, READ)
+
+    def unlisten(self, acceptor: Acceptor) -> None:
+        """Accept no more; close the listening socket."""
+        if self.acceptors.pop(acceptor.fd, None) is None:
+            return
+        self.poller.unregister(acceptor.fd)
+        if self._ticking:
+            self._graveyard.append(acceptor.sock)
+        else:
+            acceptor.sock.close()
+            self._tidy()
+
+    def _accept(self, acceptor: Acceptor) -> None:
+        for _ in range(BATCH):
+            if acceptor.fd not in self.acceptors:
+                return
+            try:
+                sock, _address = acceptor.sock.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                    raise
+                logger.error("cannot accept connections for %g s: %s", ACCEPT_PAUSE, error)
+                acceptor.pause()
+                return
+            sock.setblocking(False)
+            acceptor.accepted(sock)
+
+    # The end.
+
+    def close(self) -> None:
+        """Close everything. Peers of links that are still open are told so, if their sockets take it."""
+        if self.closed:
+            return
+        self.closed = True
+        self.host.detach(self)
+        for link in list(self.links.values()):
+            if link.session.state is OPEN:
+                link.session.close(CloseCode.GOING_AWAY, "", time.monotonic())
+                link.flush()
+            link.abort("local", "the event loop ended")
+        for acceptor in list(self.acceptors.values()):
+            self.unlisten(acceptor)
+        for sock in self._graveyard:
+            sock.close()
+        self._graveyard.clear()
+        self.view.release()
+        self.poller.close()

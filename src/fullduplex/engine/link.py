@@ -1,0 +1,427 @@
+"""A link: one socket, the session that rides on it, and the owner that both serve.
+
+    bytes in    engine.tick -> readable -> session.receive -> owner.received -> session.conclude
+    bytes out   session.out -> flush -> socket, and where the kernel takes no more, `unsent` until `writable`
+
+What is sent while input is served is corked and leaves in one write at its end. A link that ends does so in one of
+three ways: `finish` (what waits is sent first), `abort` (at once), or the peer does it.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+from typing import TYPE_CHECKING, Final, Protocol
+
+from ..wire.errors import Who
+from ..wire.opcodes import State
+from ..wire.session import Session
+from .poller import READ, WRITE
+from .timers import NEVER, NO_SLOT
+
+if TYPE_CHECKING:
+    from .engine import Engine
+
+CONNECTING, OPEN, CLOSING, CLOSED = State
+
+# How far a link has come: what `readable` and `writable` have to do.
+CONNECTS: Final = 0  # TCP
+SHAKES: Final = 1  # TLS
+SPEAKS: Final = 2  # the opening handshake of WebSocket
+SERVES: Final = 3  # the session
+
+# What happens to TCP once everything is sent.
+STAYS: Final = 0
+HALF_CLOSES: Final = 1
+CLOSES: Final = 2
+
+
+class Owner(Protocol):
+    """Who a link works for: a connection object. Called inside the tick, on the loop's own thread."""
+
+    def ready(self) -> None:
+        """TCP, and TLS where it is wanted, are established: HTTP may begin."""
+
+    def receive_opening(self, data: bytes) -> None:
+        """Bytes came before the session was open."""
+
+    def received(self) -> None:
+        """There are messages in the inbox."""
+
+    def noticed(self) -> None:
+        """The session has acknowledged pings, or is over."""
+
+    def drained(self) -> None:
+        """What waits to be sent is below `low_water` again."""
+
+    def opening_expired(self) -> None:
+        """The opening handshake took too long."""
+
+    def ended(self, error: OSError | None) -> None:
+        """TCP has ended, by this error if it was one. The last call."""
+
+
+class Link:
+    """See above. `open_deadline` is on the clock of `Engine.now`; a session that is open has its own deadlines."""
+
+    __slots__ = (
+        "engine sock fd tls session owner slot open_deadline reading "
+        "phase corked dirty unsent low_water draining ending wants_write"
+    ).split()
+
+    def __init__(
+        self, engine: Engine, sock: socket.socket, session: Session, owner: Owner, open_deadline: float = NEVER
+    ) -> None:
+        self.engine = engine
+        self.sock = sock
+        self.fd = sock.fileno()
+        self.tls = isinstance(sock, ssl.SSLSocket)
+        self.session = session
+        self.owner = owner
+        self.slot = NO_SLOT
+        self.open_deadline = open_deadline
+        self.phase = SHAKES if self.tls else SPEAKS
+        # Read state.
+        self.reading = True
+        self.wants_write = False  # TLS has to write before it can read on
+        # Write state.
+        self.corked = False
+        self.dirty = False
+        self.unsent: bytearray | None = None
+        self.low_water = 0
+        self.draining = False  # the owner wants to hear of low water
+        self.ending = STAYS
+
+    @property
+    def closed(self) -> bool:
+        """The socket is closed."""
+        return self.fd < 0
+
+    # Bytes in.
+
+    def readable(self) -> None:
+        """The socket has bytes, its end, or an error."""
+        if self.phase < SPEAKS:
+            self._establish()
+            return
+        engine = self.engine
+        if not self.reading:
+            # Unasked, so it is a hang-up. Its bytes and its error keep until reading goes on.
+            engine.unwatch(self)
+            return
+        try:
+            size = self._read_tls() if self.tls else self.sock.recv_into(engine.buffer)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as error:
+            self._lost(error)
+            return
+        session = self.session
+        if not size:
+            self._ended("remote", "the peer ended TCP without a close frame")
+            return
+        self.corked = True
+        try:
+            if self.phase == SERVES:
+                session.receive(engine.buffer, size, engine.now)
+                if session.inbox:
+                    self.owner.received()
+                if session.attention:
+                    self.attend()
+            elif not session.deaf:
+                self.owner.receive_opening(bytes(engine.view[:size]))
+        finally:
+            self.corked = False
+        if session.out or self.ending:
+            self.flush()
+
+    def open(self) -> None:
+        """The opening handshake succeeded."""
+        self.phase = SERVES
+        self.session.open(self.engine.time())
+        self.engine.wheel.add(self)
+
+    def feed(self, data: bytes) -> None:
+        """These bytes came right behind the opening handshake: they belong to the session."""
+        session = self.session
+        if data:
+            session.receive(data, len(data), self.engine.time())
+            if session.inbox:
+                self.owner.received()
+        if session.attention:
+            self.attend()
+
+    def attend(self) -> None:
+        """See to what is more than messages: a verdict, pongs, the end."""
+        session = self.session
+        session.attention = False
+        session.conclude(self.engine.time())
+        if session.state is CLOSING:
+            self.engine.wheel.add(self)
+            if session.over and self.ending is STAYS:
+                # Section 7.1.1: the server ends TCP first, the client waits for it. After a failure the peer may still
+                # be sending; closing now would reset the connection and lose our close frame.
+                if session.failure is not None:
+                    self.ending = HALF_CLOSES
+                elif session.server:
+                    self.ending = CLOSES
+        self.owner.noticed()
+
+    def pause_reading(self) -> None:
+        """Stop reading: too much waits for the owner."""
+        if self.reading:
+            self.reading = False
+            self.session.paused = True
+            self._watch()
+
+    def resume_reading(self) -> None:
+        if not self.reading and self.fd >= 0:
+            self.reading = True
+            self.session.paused = False
+            self._watch()
+            if self.tls:
+                self.engine.serve_again(self)
+
+    def _watch(self) -> None:
+        if self.fd < 0:
+            return
+        reads = self.reading and self.phase != CONNECTS
+        writes = self.unsent is not None or self.phase == CONNECTS or self.wants_write
+        self.engine.watch(self, (READ if reads else 0) | (WRITE if writes else 0))
+
+    # Bytes out.
+
+    def touch(self) -> None:
+        """There is something in `session.out`: it leaves at the end of this iteration of the loop."""
+        if not self.dirty and not self.corked and self.fd >= 0:
+            self.dirty = True
+            self.engine.add_dirty(self)
+
+    def flush(self) -> None:
+        """Write what the session has to say, as far as the kernel takes it."""
+        session = self.session
+        out = session.out
+        if self.unsent is not None or self.phase < SPEAKS:
+            return
+        if out:
+            try:
+                sent = self._write_tls(out) if self.tls else self.sock.send(out)
+            except (BlockingIOError, InterruptedError):
+                sent = 0
+            except OSError as error:
+                self._lost(error)
+                return
+            if sent == len(out):
+                out.clear()
+            else:
+                del out[:sent]
+                self.unsent = out
+                session.out = bytearray()
+                session.blocked = True
+                self._watch()
+                return
+        if self.ending:
+            self._end()
+
+    def writable(self) -> None:
+        """The socket takes bytes again."""
+        if self.phase < SPEAKS:
+            self._establish()
+            return
+        if self.wants_write:
+            self.wants_write = False
+            self._watch()
+            self.readable()
+        unsent = self.unsent
+        if unsent is None:
+            return
+        try:
+            sent = self._write_tls(unsent) if self.tls else self.sock.send(unsent)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as error:
+            self._lost(error)
+            return
+        del unsent[:sent]
+        if not unsent:
+            self.unsent = None
+            self.session.unblock()
+            self.flush()
+            if self.unsent is None and self.fd >= 0:
+                self._watch()
+        if self.draining and self.buffered <= self.low_water:
+            self.draining = False
+            self.owner.drained()
+
+    @property
+    def buffered(self) -> int:
+        """Bytes that wait to be sent."""
+        return len(self.session.out) + (0 if self.unsent is None else len(self.unsent))
+
+    # TCP and TLS come up.
+
+    def _establish(self) -> None:
+        """Go on with connecting, then with TLS's handshake."""
+        try:
+            if self.phase == CONNECTS:
+                code = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+                if code:
+                    raise OSError(code, f"cannot connect: {os.strerror(code)}")
+                self.phase = SHAKES
+            if isinstance(self.sock, ssl.SSLSocket):
+                self.sock.do_handshake()
+            self.phase = SPEAKS
+        except ssl.SSLWantReadError:
+            self.wants_write = False
+            self._watch()
+            return
+        except ssl.SSLWantWriteError:
+            self.wants_write = True
+            self._watch()
+            return
+        except OSError as error:
+            self._lost(error)
+            return
+        self.wants_write = False
+        self._watch()
+        self.corked = True
+        try:
+            self.owner.ready()
+        finally:
+            self.corked = False
+        self.flush()
+        if self.tls and self.fd >= 0:
+            self.engine.serve_again(self)  # bytes may wait inside OpenSSL already
+
+    def _read_tls(self) -> int:
+        """Read until OpenSSL wants more, or the buffer is full: a record at a time, into one buffer."""
+        engine = self.engine
+        view = engine.view
+        size = 0
+        while size < len(view):
+            try:
+                count = self.sock.recv_into(view[size:])
+            except ssl.SSLWantReadError:
+                break
+            except ssl.SSLWantWriteError:
+                self.wants_write = True
+                self._watch()
+                break
+            except ssl.SSLEOFError:
+                count = 0
+            except ssl.SSLError:
+                if size:
+                    engine.serve_again(self)  # serve what came before it first
+                    return size
+                raise
+            if count == 0:
+                if size:
+                    engine.serve_again(self)
+                return size
+            size += count
+        else:
+            engine.serve_again(self)
+        if size == 0:
+            raise BlockingIOError
+        return size
+
+    def _write_tls(self, data: bytearray) -> int:
+        """Write until OpenSSL takes no more: a record at a time."""
+        sent = 0
+        with memoryview(data) as view:
+            while sent < len(data):
+                try:
+                    sent += self.sock.send(view[sent:])
+                except (ssl.SSLWantWriteError, ssl.SSLWantReadError):
+                    break
+        return sent
+
+    # Time.
+
+    def deadline(self) -> float:
+        if self.session.state is CONNECTING:
+            return self.open_deadline
+        return self.session.deadline()
+
+    def expire(self, now: float) -> None:
+        """A deadline may have passed."""
+        session = self.session
+        if self.fd < 0:
+            return
+        if session.state is CONNECTING:
+            if now >= self.open_deadline:
+                self.open_deadline = NEVER
+                if session.deaf:
+                    self.abort("remote", "the peer did not end TCP")
+                else:
+                    self.owner.opening_expired()
+        else:
+            session.expire(now)
+            if session.state is CLOSED:
+                self.flush()
+                self._close(None)
+            elif session.out:
+                self.flush()
+        if self.fd >= 0:
+            self.engine.wheel.add(self)
+
+    # The end.
+
+    def finish(self, deadline: float) -> None:
+        """End TCP once what waits is sent, and the peer has had until `deadline` to end it too."""
+        self.ending = HALF_CLOSES
+        self.open_deadline = deadline
+        self.session.deaf = True
+        self.engine.wheel.add(self)
+        if not self.corked:
+            self.flush()
+
+    def abort(self, who: Who, detail: str, error: OSError | None = None) -> None:
+        """End TCP now; what waits is lost."""
+        if self.fd >= 0:
+            self.session.end(who, detail)
+            self._close(error)
+
+    def _end(self) -> None:
+        """Everything is sent: end TCP, or our half of it."""
+        if self.ending == CLOSES:
+            self._ended("local", "")
+            return
+        self.ending = STAYS
+        try:
+            if isinstance(self.sock, ssl.SSLSocket):
+                self._shut_tls()
+            self.sock.shutdown(socket.SHUT_WR)
+        except OSError as error:
+            self._lost(error)
+        else:
+            self.resume_reading()
+
+    def _shut_tls(self) -> None:
+        """Send TLS's close_notify. The peer's own need not be awaited: RFC 8446, section 6.1."""
+        assert isinstance(self.sock, ssl.SSLSocket)
+        try:
+            self.sock.unwrap()
+        except (ssl.SSLError, ValueError, OSError):
+            pass  # it is on its way, or there is nobody to read it
+
+    def _lost(self, error: OSError) -> None:
+        """The network failed under us."""
+        self.abort("network", f"network: {error}", error)
+
+    def _ended(self, who: Who, detail: str) -> None:
+        """TCP ends by a FIN."""
+        if self.tls and self.phase != SHAKES:
+            self._shut_tls()
+        self.session.end(who, detail)
+        self._close(None)
+
+    def _close(self, error: OSError | None) -> None:
+        if self.fd < 0:
+            return
+        self.engine.forget(self)
+        self.fd = -1
+        self.unsent = None
+        self.session.out.clear()
+        self.owner.ended(error)

@@ -1,0 +1,98 @@
+"""Frames, RFC 6455 section 5: their heads, and their masks. Functions only; nothing here keeps state but the mask keys.
+
+      0               1               2 ... 3          4 ... 9            then 4, if masked
+     +-+-+-+-+-------+-+-------------+----------------+------------------+-------------+
+     |F|R|R|R| opcode|M|   length    | ... of 16 bits | ... of 64 bits   | masking key |
+     |I|S|S|S|  (4)  |A|     (7)     | if length is   | if length is 127 |             |
+     |N|V|V|V|       |S|             | 126            |                  |             |
+     | |1|2|3|       |K|             |                |                  |             |
+     +-+-+-+-+-------+-+-------------+----------------+------------------+-------------+
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import Final
+
+FIN: Final = 0x80
+RSV: Final = 0x70
+OPCODE: Final = 0x0F
+MASK: Final = 0x80
+LENGTH: Final = 0x7F
+
+MAX_HEAD: Final = 14
+
+# XOR with a byte, as a table for bytes.translate: _XOR[a][b] == a ^ b.
+_XOR: Final = [bytes(a ^ b for b in range(256)) for a in range(256)]
+# Below this size one XOR of two long integers is quicker, above it four passes of translate.
+_LARGE: Final = 1024
+
+# Mask keys come from the system's strong source, a page at a time. Section 5.3; no key is used twice.
+_PAGE: Final = 4096
+
+
+class MaskKeys:
+    """An endless supply of unpredictable mask keys of 4 bytes. Section 5.3."""
+
+    __slots__ = ("_at", "_page")
+
+    def __init__(self) -> None:
+        self._page = b""
+        self._at = 0
+
+    def next(self) -> bytes:
+        at = self._at
+        if at == len(self._page):
+            self._page = secrets.token_bytes(_PAGE)
+            at = 0
+        self._at = at + 4
+        return self._page[at : at + 4]
+
+
+def mask(data: bytes | bytearray | memoryview, key: bytes | bytearray) -> bytes:
+    """XOR `data` with the four bytes of `key`, over and over: masks and unmasks. Section 5.3."""
+    size = len(data)
+    if size < _LARGE:
+        keys = int.from_bytes((key * (size // 4 + 1))[:size])
+        return (int.from_bytes(data) ^ keys).to_bytes(size)
+    result = bytearray(data)
+    for i in range(4):
+        result[i::4] = result[i::4].translate(_XOR[key[i]])
+    return bytes(result)
+
+
+def head_size(second: int) -> int:
+    """The size of a frame's head in bytes, told by its second byte."""
+    length = second & LENGTH
+    return (2 if length < 126 else 4 if length == 126 else 10) + (4 if second & MASK else 0)
+
+
+def head_length(head: bytes) -> int:
+    """The payload's length that a complete head declares; -1 if it is not in its shortest form. Section 5.2."""
+    length = head[1] & LENGTH
+    if length == 126:
+        length = int.from_bytes(head[2:4], "big")
+        return length if length > 125 else -1
+    if length == 127:
+        length = int.from_bytes(head[2:10], "big")
+        return length if length > 65535 else -1
+    return length
+
+
+def append_frame(out: bytearray, first: int, payload: bytes | bytearray | memoryview, key: bytes | None) -> None:
+    """Append a frame to `out`: `first` is its first byte, `key` the mask key of a client's frame."""
+    size = len(payload)
+    masked = 0 if key is None else MASK
+    out.append(first)
+    if size < 126:
+        out.append(masked | size)
+    elif size < 65536:
+        out += bytes((masked | 126, size >> 8, size & 255))
+    else:
+        out.append(masked | 127)
+        out += size.to_bytes(8, "big")
+    if key is None:
+        out += payload
+    else:
+        out += key
+        out += mask(payload, key)

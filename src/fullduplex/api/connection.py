@@ -419,7 +419,17 @@ class Connection:
         self.link.open()
         if self.listener is not None:
             self._call(self.listener.on_open, self)
-        self.link.feed(rest)
+            self.link.feed(rest)
+        elif rest:
+            # A task that is about to receive must have begun when a verdict is spoken.
+            self.link.pause_reading()
+            self.loop.call_soon(self._feed, rest)
+
+    def _feed(self, rest: bytes) -> None:
+        if not self.link.closed:
+            self.link.resume_reading()
+            self.link.feed(rest)
+            self.link.touch()
 
     def received(self) -> None:
         session = self.session

@@ -24,8 +24,11 @@ MAX_HEAD: Final = 14
 
 # XOR with a byte, as a table for bytes.translate: _XOR[a][b] == a ^ b.
 _XOR: Final = [bytes(a ^ b for b in range(256)) for a in range(256)]
-# Below this size one XOR of two long integers is quicker, above it four passes of translate.
+# Below this size one XOR of two long integers is quicker, above it four passes of translate. The long integer of a key
+# is the key times _ONES[words], which has a 1 in each word of 32 bits.
 _LARGE: Final = 1024
+_ONES: Final = [((1 << 32 * words) - 1) // 0xFFFFFFFF for words in range(_LARGE // 4 + 1)]
+_int: Final = int.from_bytes
 
 # Mask keys come from the system's strong source, a page at a time. Section 5.3; no key is used twice.
 _PAGE: Final = 4096
@@ -53,8 +56,12 @@ def mask(data: bytes | bytearray | memoryview, key: bytes | bytearray) -> bytes:
     """XOR `data` with the four bytes of `key`, over and over: masks and unmasks. Section 5.3."""
     size = len(data)
     if size < _LARGE:
-        keys = int.from_bytes((key * (size // 4 + 1))[:size])
-        return (int.from_bytes(data) ^ keys).to_bytes(size)
+        rest = size & 3
+        if rest:
+            keys = _int(key) * _ONES[(size >> 2) + 1] >> (4 - rest) * 8
+        else:
+            keys = _int(key) * _ONES[size >> 2]
+        return (_int(data) ^ keys).to_bytes(size)
     result = bytearray(data)
     for i in range(4):
         result[i::4] = result[i::4].translate(_XOR[key[i]])

@@ -36,7 +36,7 @@ Who = Literal["local", "remote", "network"]
 
 
 def excerpt(text: str) -> str:
-    """Make what a peer sent fit for an error's text: at most 100 characters of it, and none that controls a terminal."""
+    """Make what a peer sent fit for an error's text: at most 100 characters of it, none that controls a terminal."""
     return ascii(text[:100])[1:-1]
 
 

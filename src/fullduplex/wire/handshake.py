@@ -95,11 +95,16 @@ class ServerHandshake:
         self._headers = Headers() if server_header is None else Headers(Server=server_header)
 
     def check(self, request: Request) -> None:
-        """Raise the error that tells which rule of section 4.2.1 a request breaks; its `status` is our answer."""
+        """Raise the error that tells which rule of section 4.2.1 a request breaks; its `status` is our answer.
+
+        Numbers in comments, here and below, are those of the list in that section.
+        """
         fields = request.headers.by_name()
         host = _check_http(request, fields)
         _check_upgrade(fields)
         _check_websocket(fields)
+        if not _is_key(key := _single(fields, "Sec-WebSocket-Key")):  # 5.
+            raise InvalidHeader("Sec-WebSocket-Key", key)
         self._check_origin(fields, host)
 
     def select(self, request: Request, choose: Callable[[Sequence[str]], str | None] | None = None) -> str | None:
@@ -194,7 +199,7 @@ class ClientHandshake:
             raise ValueError("additional_headers can't have Origin beside origin=")
         if split_host(given.setdefault("Host", uri.host_header)) is None:
             raise ValueError("additional_headers has a Host that isn't host[:port]")
-        # Section 4.1, requirements 2 to 10, in the order of its example; Host comes first (RFC 9110, section 7.2).
+        # Section 4.1, requirements 4 to 12. Host comes first: RFC 9110, section 7.2.
         self._headers = Headers(Host=given.pop("Host"))
         self._headers.update({"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"})
         if origin is not None:
@@ -276,23 +281,21 @@ def _check_http(request: Request, fields: Fields) -> tuple[str, int | None]:
 
 
 def _check_upgrade(fields: Fields) -> None:
-    """Check what HTTP/1.1 needs for changing protocols. The numbers are those of section 4.2.1."""
+    """Check what HTTP/1.1 needs for changing protocols."""
     upgrade = fields.get("upgrade", [])
     if not _has(upgrade, "websocket"):  # 3.
         raise InvalidUpgrade("Upgrade", _joined(upgrade), status=426)
     connection = fields.get("connection", [])
     if not _has(connection, "upgrade"):  # 4.
         raise InvalidUpgrade("Connection", _joined(connection))
-    # A client of another version has another key, or none: section 4.4 wants it to learn of ours.
-    version = fields.get("sec-websocket-version", [])
-    if version != ["13"]:  # 6.
-        raise InvalidHeader("Sec-WebSocket-Version", _joined(version), status=426)
-    if not _is_key(key := _single(fields, "Sec-WebSocket-Key")):  # 5.
-        raise InvalidHeader("Sec-WebSocket-Key", key)
 
 
 def _check_websocket(fields: Fields) -> None:
-    """Check what a WebSocket request says on any version of HTTP."""
+    """Check what a WebSocket request says on any version of HTTP (RFC 8441, section 5)."""
+    # Before the key: a client of another version has another one, and is to learn which version is ours (section 4.4).
+    version = fields.get("sec-websocket-version", [])
+    if version != ["13"]:  # 6.
+        raise InvalidHeader("Sec-WebSocket-Version", _joined(version), status=426)
     subprotocols = fields.get("sec-websocket-protocol", [])
     if not all(is_token(name) for name in split_list(subprotocols)):  # 8.
         raise InvalidHeader("Sec-WebSocket-Protocol", _joined(subprotocols))
@@ -338,7 +341,7 @@ def _explain(exc: InvalidHandshake) -> str:
             return "the protocol is not HTTP/1.1"
         case SecurityError():
             return "the request is too large"
-        case InvalidMessage():
+        case InvalidMessage(status=400):
             return "this is not a valid HTTP/1.1 request"
         case _:
             return _phrase(exc.status)

@@ -96,6 +96,8 @@ class Headers(MutableMapping[str, str]):
     def __eq__(self, other: object) -> bool:
         return self.by_name() == other.by_name() if isinstance(other, Headers) else NotImplemented
 
+    __hash__ = None  # type: ignore[assignment]
+
     def clear(self) -> None:
         self._flat.clear()
 
@@ -124,7 +126,7 @@ class Headers(MutableMapping[str, str]):
         return found
 
     def append_checked(self, name: str, value: str) -> None:
-        """Add a field that is known to be a token and text. Spaces around a value are not part of it (RFC 9110, 5.5)."""
+        """Add a field that is known to be a token and text. Spaces around it are no part of a value: section 5.5."""
         self._flat += (name, value.strip(" \t"))
 
 

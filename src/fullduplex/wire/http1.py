@@ -19,7 +19,7 @@ from .errors import InvalidMessage, InvalidProtocol, SecurityError, excerpt
 from .headers import TEXT, TOKEN, Headers, Request, Response, split_list
 from .limits import MAX_BODY, MAX_HEAD, MAX_HEADERS, MAX_INTERIM, MAX_LINE
 
-Head = TypeVar("Head", Request, Response)
+Head = TypeVar("Head", bound=Request | Response)
 
 # RFC 9112, section 3: request-line. Section 4: status-line. Section 5: field-line.
 # Repetitions are possessive (++): a match takes linear time whatever the peer sends.
@@ -99,19 +99,10 @@ class HeadReader(Generic[Head]):
         if not line and self._kind is Request and not self._size:
             return  # RFC 9112, section 2.2: a server ignores an empty line before a request. One is enough.
         self._check(line)
-        self._head = self._parse_first(line)
-
-    def _parse_first(self, line: str) -> Head:
-        if self._kind is Request:
-            if match := _request_line(line):
-                method, path, version = match.groups()
-                _demand_http11(version)
-                return self._kind(path, Headers(), method)
-        elif match := _status_line(line):
-            version, status, reason = match.groups()
-            _demand_http11(version)
-            return self._kind(int(status), reason, Headers())
-        raise InvalidMessage(f"invalid {self._first_line()}: {excerpt(line)}")
+        head = _parse_request_line(line) if self._kind is Request else _parse_status_line(line)
+        if not isinstance(head, self._kind):
+            raise InvalidMessage(f"invalid {self._first_line()}: {excerpt(line)}")
+        self._head = head
 
     def _read_field(self, line: str, headers: Headers) -> None:
         match = _field_line(line)
@@ -152,9 +143,24 @@ class HeadReader(Generic[Head]):
         return "request line" if self._kind is Request else "status line"
 
 
-def _demand_http11(version: str) -> None:
+def _parse_request_line(line: str) -> Request | None:
+    match = _request_line(line)
+    if match is None:
+        return None
+    method, path, version = match.groups()
     if version != "HTTP/1.1":
         raise InvalidProtocol(version)
+    return Request(path, Headers(), method)
+
+
+def _parse_status_line(line: str) -> Response | None:
+    match = _status_line(line)
+    if match is None:
+        return None
+    version, status, reason = match.groups()
+    if version != "HTTP/1.1":
+        raise InvalidProtocol(version)
+    return Response(int(status), reason, Headers())
 
 
 class ResponseReader:

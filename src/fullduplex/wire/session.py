@@ -83,16 +83,16 @@ class Fragment:
 class Session:
     """The state of one connection, either role.
 
-    `max_size` bounds a message in bytes, `max_frame` one frame. `ping_interval`, `ping_timeout` and `close_timeout`
-    are seconds. None turns a bound off.
+    `max_size` bounds a message in bytes, `max_frame` one frame of it. `ping_interval`, `ping_timeout` and
+    `close_timeout` are seconds. None turns a bound off.
     """
 
     __slots__ = (
         # Settings.
         "server max_size max_frame max_fragments ping_interval ping_timeout close_timeout _mask_keys "
         # Read state.
-        "_stash _opcode _fin _key _remaining _control _message _message_opcode _message_size _fragments _valid _skipping "
-        "inbox inbox_head inbox_size streaming deaf paused "
+        "_stash _opcode _fin _key _remaining _control _message _message_opcode _message_size _fragments _valid "
+        "_skipping inbox inbox_head inbox_size streaming deaf paused "
         # Write state.
         "out blocked sending _pong "
         # Close state.
@@ -117,7 +117,7 @@ class Session:
         # Settings.
         self.server = server
         self.max_size = NO_LIMIT if max_size is None else max_size
-        self.max_frame = NO_LIMIT if max_frame is None else max_frame
+        self.max_frame = self.max_size if max_frame is None else min(max_frame, self.max_size)
         self.max_fragments = NO_LIMIT if max_fragments is None else max_fragments
         self.ping_interval = FOREVER if ping_interval is None else ping_interval
         self.ping_timeout = FOREVER if ping_timeout is None else ping_timeout
@@ -170,7 +170,7 @@ class Session:
         self.acknowledged: list[tuple[bytes, float]] = []  # (ping, its round trip in seconds)
         self._pings: dict[bytes, float] = {}
         self._ping_at = 0.0  # when the last one of our own was sent ...
-        self._ping_data = b""  # ... with this payload
+        self._ping_data: bytes | None = None  # ... with this payload
         self._ping_next = FOREVER
         self._pong_due = FOREVER
         self._blocked_for = 0.0
@@ -225,7 +225,10 @@ class Session:
         at = 0
         if self._remaining >= 0:
             at = self._receive_payload(data, 0, size)
+            if self.deaf:
+                return
         inbox = self.inbox
+        usual = -1 if self.streaming else self.max_frame
         bit, head = (MASK, 6) if self.server else (0, 2)
         while at < size:
             # The usual frame: a whole message, all of it in this buffer, its length in 7 or 16 bits.
@@ -243,7 +246,7 @@ class Session:
                 if (
                     (first == BINARY_FRAME or first == TEXT_FRAME)
                     and 0 <= length <= size - start
-                    and length <= self.max_frame
+                    and length <= usual
                     and not self._message_opcode
                 ):
                     at = start + length
@@ -292,7 +295,8 @@ class Session:
         elif opcode < Opcode.CLOSE and length > min(self.max_frame, self.max_size - self._message_size):
             self._fail_too_big(length)
         elif opcode < Opcode.CLOSE and self._fragments == self.max_fragments:
-            self._fail(CloseCode.MESSAGE_TOO_BIG, f"more than {self.max_fragments} fragments in a message", PayloadTooBig)
+            rule = f"more than {self.max_fragments} fragments in a message"
+            self._fail(CloseCode.MESSAGE_TOO_BIG, rule, PayloadTooBig)
         else:
             self._opcode = opcode
             self._fin = head[0] & FIN != 0
@@ -355,8 +359,12 @@ class Session:
 
     def _is_utf8(self, complete: bool) -> bool:
         """Check what is new of a text message, so that it fails at its first wrong byte. Section 8.1."""
+        message = self._message
         try:
-            self._valid += codecs.utf_8_decode(memoryview(self._message)[self._valid :], "strict", complete)[1]
+            self._valid += codecs.utf_8_decode(memoryview(message)[self._valid :], "strict", complete)[1]
+            # The decoder waits for the last byte of a surrogate, though no byte can make it valid.
+            if message[self._valid : self._valid + 1] == b"\xed" and message[self._valid + 1 :] >= b"\xa0":
+                message[self._valid :].decode()
         except UnicodeDecodeError as error:
             self._fail(CloseCode.INVALID_DATA, f"invalid UTF-8 in a text message: {error.reason}")
             return False
@@ -404,6 +412,7 @@ class Session:
         """Take the oldest of the inbox, which must not be empty."""
         inbox, head = self.inbox, self.inbox_head
         message = inbox[head]
+        inbox[head] = ""  # its memory is the taker's
         head += 1
         if head == len(inbox):
             inbox.clear()
@@ -481,18 +490,19 @@ class Session:
         self.deaf = True
         self.attention = True
         self._message = bytearray()
+        self._message_opcode = 0
 
     def _fail_too_big(self, length: int) -> None:
-        if length > self.max_frame:
-            rule = f"a frame of {length} bytes is over the limit of {self.max_frame}"
-        else:
+        if length > self.max_size - self._message_size:
             rule = f"a message of {self._message_size + length} bytes is over the limit of {self.max_size}"
+        else:
+            rule = f"a frame of {length} bytes is over the limit of {self.max_frame}"
         self._fail(CloseCode.MESSAGE_TOO_BIG, rule, PayloadTooBig)
 
     def conclude(self, now: float) -> None:
         """The messages before the verdict are delivered: send its close frame."""
         close, self.verdict = self.verdict, None
-        if close is not None and self.sent is None:
+        if close is not None and self.state is OPEN:
             self._send_close(close, now)
 
     # Sending. What is said here leaves with the driver's next write.
@@ -620,10 +630,12 @@ class Session:
             if now >= self._ping_next and self.state is OPEN:
                 self._ping_next = now + self.ping_interval
                 if self._pong_due == FOREVER:
-                    self._pings.pop(self._ping_data, None)  # never answered, though the peer lives
+                    if self._ping_data is not None:
+                        self._pings.pop(self._ping_data, None)  # never answered, though the peer lives
                     self._ping_data = self.ping(None, now)
                     self._ping_at = now
-                    self._pong_due = now + self.ping_timeout
+                    # While we do not read, its pong may come and stay unread until after we read again.
+                    self._pong_due = FOREVER if self.paused else now + self.ping_timeout
                     self._blocked_for = 0.0
 
     def _expire_pong(self, now: float) -> None:
@@ -643,4 +655,3 @@ class Session:
                 detail += f", and our own event loop was blocked for {self._blocked_for:.1f} s of them"
             self._send_close(Close(CloseCode.INTERNAL_ERROR, "keepalive ping timeout"), now)
             self.end("remote", detail)
-

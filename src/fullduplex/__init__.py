@@ -1,35 +1,43 @@
-"""WebSockets for Python, client and server: strict to the letter of RFC 6455, and fast."""
+"""WebSockets for Python, client and server: strict to the letter of RFC 6455, and fast.
+
+The names below are all of the public interface. They are imported when they are first used.
+"""
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
 from ._version import __version__
-from .api.client import ClientConnection, backoff, connect, process_exception, unix_connect
-from .api.connection import Connection, broadcast
-from .api.listener import Listener
-from .api.server import Server, ServerConnection, serve, unix_serve
-from .wire.errors import (
-    ConcurrencyError,
-    ConnectionClosed,
-    ConnectionClosedError,
-    ConnectionClosedOK,
-    InvalidHandshake,
-    InvalidHeader,
-    InvalidMessage,
-    InvalidMethod,
-    InvalidOrigin,
-    InvalidProtocol,
-    InvalidStatus,
-    InvalidUpgrade,
-    InvalidURI,
-    NegotiationError,
-    PayloadTooBig,
-    ProtocolError,
-    SecurityError,
-    WebSocketException,
-)
-from .wire.handshake import SAME_ORIGIN
-from .wire.headers import Headers, Request, Response
-from .wire.opcodes import Close, CloseCode, State
+
+if TYPE_CHECKING:
+    from .api.client import ClientConnection, backoff, connect, process_exception, unix_connect
+    from .api.connection import Connection, broadcast
+    from .api.listener import Listener
+    from .api.server import Server, ServerConnection, serve, unix_serve
+    from .wire.errors import (
+        ConcurrencyError,
+        ConnectionClosed,
+        ConnectionClosedError,
+        ConnectionClosedOK,
+        InvalidHandshake,
+        InvalidHeader,
+        InvalidMessage,
+        InvalidMethod,
+        InvalidOrigin,
+        InvalidProtocol,
+        InvalidStatus,
+        InvalidUpgrade,
+        InvalidURI,
+        NegotiationError,
+        PayloadTooBig,
+        ProtocolError,
+        SecurityError,
+        WebSocketException,
+    )
+    from .wire.handshake import SAME_ORIGIN
+    from .wire.headers import Headers, Request, Response
+    from .wire.opcodes import Close, CloseCode, State
 
 __all__ = [
     "SAME_ORIGIN",
@@ -72,6 +80,33 @@ __all__ = [
     "unix_connect",
     "unix_serve",
 ]
+
+
+# Where the names are looked for, the cheapest first.
+_MODULES: Final = (
+    ".wire.opcodes",
+    ".wire.errors",
+    ".wire.headers",
+    ".wire.handshake",
+    ".api.listener",
+    ".api.connection",
+    ".api.client",
+    ".api.server",
+)
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        for module in _MODULES:
+            value = vars(import_module(module, __name__)).get(name)
+            if value is not None:
+                globals()[name] = value
+                return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 def build_info() -> dict[str, str]:

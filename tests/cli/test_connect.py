@@ -38,7 +38,7 @@ async def server(handler: Handler, **settings: Any) -> AsyncIterator[str]:
 
 async def connect_to(handler: Handler, *args: str, stdin: bytes = b"", **settings: Any) -> Result:
     async with server(handler, **settings) as url:
-        return await fullduplex_beside("connect", *args, url, stdin=stdin)
+        return await fullduplex_beside("connect", "--wait", "0.2", *args, url, stdin=stdin)
 
 
 # In a pipe: lines in, lines out.
@@ -75,10 +75,25 @@ async def test_answers_that_come_late() -> None:
     async def slow(ws: ServerConnection) -> None:
         async for message in ws:
             await asyncio.sleep(0.05)
-            await ws.send(f"{message} answered")
+            await ws.send(f"{message!s} answered")
 
     expected = "".join(f"{number} answered\n" for number in range(6))
-    assert await connect_to(slow, stdin=b"0\n1\n2\n3\n4\n5\n") == (0, expected, "")
+    assert await connect_to(slow, "--wait", "1", stdin=b"0\n1\n2\n3\n4\n5\n") == (0, expected, "")
+
+
+@asynchronous
+async def test_waiting_for_as_long_as_the_server_likes() -> None:
+    async def say(ws: ServerConnection) -> None:
+        await (await ws.ping())
+        await asyncio.sleep(0.5)
+        await ws.send("late")
+
+    assert await connect_to(say, "--wait", "inf") == (0, "late\n", "")
+
+
+@asynchronous
+async def test_no_waiting() -> None:
+    assert await connect_to(echo, "--wait", "0") == (0, "", "")
 
 
 @asynchronous
@@ -121,7 +136,7 @@ async def deaf(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
 @asynchronous
 async def test_input_that_the_server_does_not_take_stays_where_it_is() -> None:
     async def ignore(ws: ServerConnection) -> None:
-        await asyncio.get_running_loop().create_future()
+        await ws.wait_closed()
 
     reading, writing = os.pipe()
     async with library.serve(ignore, "127.0.0.1", 0, max_queue=1) as listener:
@@ -136,8 +151,6 @@ async def test_input_that_the_server_does_not_take_stays_where_it_is() -> None:
             assert sent < 2**26
         os.close(writing)
         await end(process)
-        for task in listener._handlers:
-            task.cancel()
 
 
 # What a server may send.
@@ -256,10 +269,19 @@ def test_one_line(args: tuple[str, ...]) -> None:
     assert "\x1b" not in err
 
 
-def test_a_header_without_colon() -> None:
-    code, _, err = fullduplex("connect", "ws://localhost/", "--header", "nothing")
+@pytest.mark.parametrize(
+    ("option", "value", "expected"),
+    [
+        ("--header", "nothing", "a header is 'Name: value', not 'nothing'"),
+        ("--wait", "nan", "a time is a number of seconds, not nan"),
+        ("--wait", "-1", "a time is a number of seconds, not -1"),
+        ("--wait", "long", "argument --wait: invalid"),
+    ],
+)
+def test_wrong_values(option: str, value: str, expected: str) -> None:
+    code, _, err = fullduplex("connect", "ws://localhost/", f"{option}={value}")
     assert code == 2
-    assert "a header is 'Name: value', not 'nothing'" in err
+    assert expected in err
 
 
 # TLS.
@@ -335,7 +357,7 @@ async def test_nobody_reads_what_comes() -> None:
     async with server(echo) as url:
         process = await begin("connect", url, stdin=PIPE, stdout=writing)
         os.close(writing)
-        assert await process.communicate(b"one\ntwo\n") == (None, b"")
+        assert (await process.communicate(b"one\ntwo\n"))[1] == b""
         assert process.returncode == 1
 
 

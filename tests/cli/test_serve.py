@@ -69,8 +69,8 @@ def test_a_message_that_is_too_big() -> None:
 
         async def send() -> library.ConnectionClosed:
             ws = await library.connect(url)
+            await ws.send("12345678901")
             with pytest.raises(library.ConnectionClosedError) as caught:
-                await ws.send("12345678901")
                 await ws.recv()
             await ws.close()
             return caught.value
@@ -185,6 +185,14 @@ def test_origin(options: tuple[str, ...], origin: str | None, allowed: bool) -> 
                 run(attempt())
             line = process.stdout.readline()
             assert re.search(rf"refused +403 Origin {origin}: --origin {origin} allows it\n", line)
+
+
+def test_two_origins() -> None:
+    with serving() as (process, url), socket.create_connection(address_of(url)) as sock:
+        sock.sendall(request(url).replace(b"\r\n\r\n", b"\r\nOrigin: http://a\r\nOrigin: http://b\r\n\r\n"))
+        assert sock.recv(12) == b"HTTP/1.1 403"
+        assert process.stdout is not None
+        assert "403 Origin http://a, http://b:" in process.stdout.readline()
 
 
 # TLS.

@@ -29,7 +29,8 @@ DESCRIPTION = """\
 Connect to a WebSocket server. Each line that is typed, or piped in, is sent as a text message (as a binary one if it
 is not UTF-8); messages that come are shown, control characters in them as escapes, binary ones in hexadecimal.
 
-At the end of the input (Ctrl-D) the connection is closed, once the answers have come: when nothing more arrives.
+At the end of the input (Ctrl-D) the connection is closed, once the answers have come: when nothing arrives for --wait
+seconds, or four times as long has passed. `--wait inf` stays until the server closes.
 """
 EPILOG = """\
 exit codes: 0 the connection was closed normally (1000, 1001 or no code), 1 an error, 130 Ctrl-C
@@ -40,11 +41,11 @@ examples:
 """
 
 CHUNK: Final = 65_536  # of standard input, held at a time
-# After the end of the input, in seconds. A server may answer a close frame before it has answered the messages that
-# came with it (RFC 6455, section 5.5.1, even wants it so), so the answers must come first. They have come when a ping
-# is answered, which shows that all is read, and then nothing comes for a moment.
-SILENCE: Final = 0.2  # the moment
-ANSWERS: Final = 2.0  # at most for either: some servers answer no ping, others never fall silent
+# After the end of the input. A server may answer a close frame before it has answered the messages that came with it
+# (RFC 6455, section 5.5.1, even wants it so), so the answers must come first. They have come when a ping is answered,
+# which shows that all is read, and then nothing comes for a while.
+WAIT: Final = 0.5  # seconds; the while
+MOST: Final = 4  # times as long for either, since some servers answer no ping, and others never fall silent
 FAREWELL: Final = 1.0  # for the closing handshake after Ctrl-C
 
 SHOWN: Final = 64  # bytes of a binary message on a terminal
@@ -71,6 +72,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--origin", help="send this Origin, as a browser would")
     parser.add_argument("--insecure", action="store_true", help="do not verify the server's certificate")
+    parser.add_argument(
+        "--wait",
+        type=_seconds,
+        default=WAIT,
+        metavar="SECONDS",
+        help="for answers, after the end of input (%(default)s)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -85,13 +93,20 @@ def _header(text: str) -> tuple[str, str]:
     return name.strip(), value.strip()
 
 
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not seconds >= 0:
+        raise argparse.ArgumentTypeError(f"a time is a number of seconds, not {text}")
+    return seconds
+
+
 async def _connect(args: argparse.Namespace) -> None:
     ws = await _open(args)
     typed = sys.stdin is not None and sys.stdin.isatty()
     if typed:
         chosen = f", subprotocol {ws.subprotocol}" if ws.subprotocol else ""
         note(f"connected to {args.url}{chosen}; a line sends it, Ctrl-D closes")
-    await Talk(ws).run()
+    await Talk(ws, args.wait).run()
     if typed:
         note(f"closed: {ws.close_exc}")
 
@@ -114,6 +129,12 @@ async def _open(args: argparse.Namespace) -> ClientConnection:
             additional_headers=args.headers,
             ssl=context,
         )
+    except ssl.SSLCertVerificationError as error:  # a ValueError, too
+        why = error.verify_message.rstrip(".")
+        raise Failure(f"TLS failed: certificate verify failed: {why} (--insecure goes on anyway)") from None
+    except ssl.SSLError as error:
+        why = (error.reason or str(error)).replace("_", " ").lower()
+        raise Failure(f"TLS failed: {why}; does the server speak it? Without TLS, the URL begins with ws://") from None
     except (InvalidURI, ValueError) as error:
         raise Failure(str(error)) from None
     except InvalidStatus as error:
@@ -124,12 +145,6 @@ async def _open(args: argparse.Namespace) -> ClientConnection:
     except InvalidHandshake as error:
         notes = "; ".join(getattr(error, "__notes__", ()))
         raise Failure(f"the opening handshake failed: {error}" + (f" ({notes})" if notes else "")) from None
-    except ssl.SSLCertVerificationError as error:
-        why = error.verify_message.rstrip(".")
-        raise Failure(f"TLS failed: certificate verify failed: {why} (--insecure goes on anyway)") from None
-    except ssl.SSLError as error:
-        why = (error.reason or str(error)).replace("_", " ").lower()
-        raise Failure(f"TLS failed: {why}; does the server speak it? Without TLS, the URL begins with ws://") from None
     except (OSError, EOFError) as error:
         why = (getattr(error, "strerror", None) or str(error)).removeprefix("cannot connect: ")
         raise Failure(f"cannot connect to {args.url}: {why}") from None
@@ -138,8 +153,9 @@ async def _open(args: argparse.Namespace) -> ClientConnection:
 class Talk:
     """Both directions of one connection, until it is closed."""
 
-    def __init__(self, ws: ClientConnection) -> None:
+    def __init__(self, ws: ClientConnection, wait: float) -> None:
         self._ws = ws
+        self._wait = wait
         self._news = asyncio.Event()  # a message has come, or the pong that is waited for
         self._terminal = sys.stdout.isatty()
         self._paint = Paint(sys.stdout)
@@ -152,6 +168,7 @@ class Talk:
             async for message in ws:
                 self._show(message)
                 self._news.set()
+            await ws.wait_closed()
         except ConnectionClosedError as error:
             raise Failure(f"connection closed abnormally: {error}") from None
         except asyncio.CancelledError:
@@ -191,10 +208,10 @@ class Talk:
         pong.add_done_callback(lambda _: self._news.set())
         with suppress(TimeoutError):
             while not pong.done():
-                await self._wait_for_news(ANSWERS)
-            async with asyncio.timeout(ANSWERS):
+                await self._wait_for_news(MOST * self._wait)
+            async with asyncio.timeout(MOST * self._wait):
                 while True:
-                    await self._wait_for_news(SILENCE)
+                    await self._wait_for_news(self._wait)
 
     async def _wait_for_news(self, patience: float) -> None:
         self._news.clear()

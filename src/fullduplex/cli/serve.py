@@ -138,7 +138,7 @@ class Log:
         """Tell of a refusal."""
         if response.status_code != http.HTTPStatus.SWITCHING_PROTOCOLS:
             why = excerpt(response.body.decode("utf-8", "replace"))
-            origin = request.headers.get("Origin")
+            origin = ", ".join(request.headers.get_all("Origin"))
             if response.status_code == http.HTTPStatus.FORBIDDEN and origin:
                 why = f"Origin {origin}: --origin {origin} allows it"
             self.tell(address(ws.remote_address), "refused", YELLOW, f"{response.status_code} {why}")
@@ -167,13 +167,9 @@ class Log:
 
 def _verdict(closed: ConnectionClosed) -> str:
     """The code and the reason that say why, whoever said so first."""
-    if closed.rcvd is None or (closed.sent is not None and not closed.rcvd_then_sent):
-        first = closed.sent
-    else:
-        first = closed.rcvd
-    if closed.rcvd is not None and closed.sent is not None:
-        return str(first)
-    return f"{Close(CloseCode.ABNORMAL_CLOSURE)}: {closed}"
+    if closed.rcvd is None or closed.sent is None:
+        return f"{Close(CloseCode.ABNORMAL_CLOSURE)}: {closed}"
+    return str(closed.rcvd if closed.rcvd_then_sent else closed.sent)
 
 
 def _origins(given: list[str] | None) -> Origins:

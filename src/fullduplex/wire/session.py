@@ -228,7 +228,7 @@ class Session:
             if self.deaf:
                 return
         inbox = self.inbox
-        usual = -1 if self.streaming else self.max_frame
+        streaming = self.streaming
         bit, head = (MASK, 6) if self.server else (0, 2)
         while at < size:
             # The usual frame: a whole message, all of it in this buffer, its length in 7 or 16 bits.
@@ -246,8 +246,9 @@ class Session:
                 if (
                     (first == BINARY_FRAME or first == TEXT_FRAME)
                     and 0 <= length <= size - start
-                    and length <= usual
+                    and length <= self.max_frame
                     and not self._message_opcode
+                    and not streaming
                 ):
                     at = start + length
                     message: str | bytes
@@ -364,7 +365,7 @@ class Session:
             self._valid += codecs.utf_8_decode(memoryview(message)[self._valid :], "strict", complete)[1]
             # The decoder waits for the last byte of a surrogate, though no byte can make it valid.
             if message[self._valid : self._valid + 1] == b"\xed" and message[self._valid + 1 :] >= b"\xa0":
-                message[self._valid :].decode()
+                str(message[self._valid :] + b"\x80", "utf-8")
         except UnicodeDecodeError as error:
             self._fail(CloseCode.INVALID_DATA, f"invalid UTF-8 in a text message: {error.reason}")
             return False
@@ -444,11 +445,10 @@ class Session:
         """A pong answers its ping and all pings before it; one that nobody asked for is a heartbeat. Section 5.5.3."""
         if payload not in self._pings:
             return
-        for ping in list(self._pings):
+        pings = list(self._pings)
+        for ping in pings[: pings.index(payload) + 1]:
             latency = self.received_at - self._pings.pop(ping)
             self.acknowledged.append((ping, latency))
-            if ping == payload:
-                break
         self.latency = latency
         self._pong_due = FOREVER
         self.attention = True

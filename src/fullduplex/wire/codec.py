@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import secrets
+from struct import Struct
 from typing import Final
 
 FIN: Final = 0x80
@@ -29,6 +30,9 @@ _XOR: Final = [bytes(a ^ b for b in range(256)) for a in range(256)]
 _LARGE: Final = 1024
 _ONES: Final = [((1 << 32 * words) - 1) // 0xFFFFFFFF for words in range(_LARGE // 4 + 1)]
 _int: Final = int.from_bytes
+
+_head_16: Final = Struct("!BBH").pack
+_head_64: Final = Struct("!BBQ").pack
 
 # Mask keys come from the system's strong source, a page at a time. Section 5.3; no key is used twice.
 _PAGE: Final = 4096
@@ -89,15 +93,13 @@ def head_length(head: bytes) -> int:
 def append_frame(out: bytearray, first: int, payload: bytes | bytearray | memoryview, key: bytes | None) -> None:
     """Append a frame to `out`: `first` is its first byte, `key` the mask key of a client's frame."""
     size = len(payload)
-    masked = 0 if key is None else MASK
-    out.append(first)
     if size < 126:
-        out.append(masked | size)
+        out.append(first)
+        out.append(size if key is None else MASK | size)
     elif size < 65536:
-        out += bytes((masked | 126, size >> 8, size & 255))
+        out += _head_16(first, 126 if key is None else MASK | 126, size)
     else:
-        out.append(masked | 127)
-        out += size.to_bytes(8, "big")
+        out += _head_64(first, 127 if key is None else MASK | 127, size)
     if key is None:
         out += payload
     else:

@@ -225,37 +225,37 @@ class Session:
         at = 0
         if self._remaining >= 0:
             at = self._receive_payload(data, 0, size)
-            if self.deaf:
-                return
+        elif self._stash:
+            at = self._receive_frame(data, 0, size)
         inbox = self.inbox
-        streaming = self.streaming
-        bit, head = (MASK, 6) if self.server else (0, 2)
+        usual = not self.streaming
+        bit = MASK if self.server else 0
         while at < size:
             # The usual frame: a whole message, all of it in this buffer, its length in 7 or 16 bits.
-            if size - at >= 4 and not self._stash:
-                first = data[at]
+            first = data[at]
+            if (
+                (first == BINARY_FRAME or first == TEXT_FRAME)
+                and size - at > 3
+                and usual
+                and not self._message_opcode
+                and not self.deaf
+            ):
                 length = data[at + 1] - bit
-                start = at + head
+                start = at + (6 if bit else 2)
                 if length == 126:
-                    length = data[at + 2] << 8 | data[at + 3]
                     start += 2
+                    length = data[at + 2] << 8 | data[at + 3]
                     if length < 126:
                         length = -1
                 elif length > 126:
                     length = -1
-                if (
-                    (first == BINARY_FRAME or first == TEXT_FRAME)
-                    and 0 <= length <= size - start
-                    and length <= self.max_frame
-                    and not self._message_opcode
-                    and not streaming
-                ):
-                    at = start + length
+                stop = start + length
+                if start <= stop <= size and length <= self.max_frame:
                     message: str | bytes
                     if bit:
-                        message = mask(data[start:at], data[start - 4 : start])
+                        message = mask(data[start:stop], data[start - 4 : start])
                     else:
-                        message = bytes(data[start:at])
+                        message = bytes(data[start:stop])
                     if first == TEXT_FRAME:
                         try:
                             message = str(message, "utf-8")
@@ -264,13 +264,16 @@ class Session:
                             return
                     inbox.append(message)
                     self.inbox_size += len(message)
+                    at = stop
                     continue
-            # Any other frame, or a part of one.
-            at = self._receive_head(data, at, size)
-            if self._remaining >= 0:
-                at = self._receive_payload(data, at, size)
-            if self.deaf:
-                return
+            at = self._receive_frame(data, at, size)
+
+    def _receive_frame(self, data: bytes | bytearray, at: int, size: int) -> int:
+        """Read any frame, or what there is of it; return where it stopped."""
+        if self.deaf:
+            return size
+        at = self._receive_head(data, at, size)
+        return at if self._remaining < 0 else self._receive_payload(data, at, size)
 
     def _receive_head(self, data: bytes | bytearray, at: int, size: int) -> int:
         """Read a frame's head from `at` on, or as much as there is; return where it stopped."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from fullduplex.wire.session import TRANSITIONS
+from fullduplex.wire.states import TRANSITIONS
 
 TEXT = (Path(__file__).parents[1] / "ARCHITECTURE.md").read_text()
 

@@ -60,16 +60,45 @@ def streams(draw: st.DrawFn, server: bool) -> bytes:
     return stream
 
 
+SIZES = st.sampled_from([0, 1, 2, 125, 126, 127, MAX_SIZE, MAX_SIZE + 1])
+DECLARED = st.none() | st.sampled_from([125, 126, 65535, 65536, 2**31, 2**32, 2**63 - 1, 2**63, 2**64 - 1])
+RARELY = st.sampled_from([False] * 9 + [True])
+
+
+@st.composite
+def odd_frames(draw: st.DrawFn, server: bool) -> bytes:
+    """Frames of which each field may be wrong, though most are right."""
+    opcode = draw(st.sampled_from([CONT, TEXT, BINARY, CLOSE, PING, PONG]) | st.integers(0, 15))
+    payload = draw(st.sampled_from([b"x", b"\x03\xe8", b"\xff"])) * draw(SIZES)
+    declared = draw(DECLARED) if draw(RARELY) else None
+    form = draw(st.sampled_from([126, 127])) if draw(RARELY) else None
+    if form == 126 and declared is not None and declared > 0xFFFF:
+        form = 127
+    return frame(
+        opcode,
+        payload,
+        fin=draw(st.booleans()),
+        rsv=draw(st.integers(0, 7)) if draw(RARELY) else 0,
+        key=draw(KEYS) if server is not draw(RARELY) else None,
+        form=form,
+        declared=declared,
+    )
+
+
 @st.composite
 def broken_streams(draw: st.DrawFn, server: bool) -> bytes:
-    """Legal streams with a few bytes changed, dropped or put in; or any bytes at all."""
-    if draw(st.integers(0, 9)) == 0:
-        return draw(st.binary(max_size=100))
-    stream = bytearray(draw(streams(server)))
-    for _ in range(draw(st.integers(1, 3))):
-        at = draw(st.integers(0, max(len(stream) - 1, 0)))
-        stream[at : at + draw(st.integers(0, 1))] = draw(st.binary(max_size=2))
-    return bytes(stream)
+    """Legal streams with odd frames among them, or a few bytes changed, dropped or put in; or any bytes at all."""
+    match draw(st.integers(0, 9)):
+        case 0:
+            return draw(st.binary(max_size=100))
+        case 1 | 2 | 3:
+            stream = bytearray(draw(streams(server)))
+            for _ in range(draw(st.integers(1, 3))):
+                at = draw(st.integers(0, max(len(stream) - 1, 0)))
+                stream[at : at + draw(st.integers(0, 1))] = draw(st.binary(max_size=2))
+            return bytes(stream)
+        case _:
+            return b"".join(draw(st.lists(odd_frames(server) | streams(server), min_size=1, max_size=5)))
 
 
 class Meaning(NamedTuple):

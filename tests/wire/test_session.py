@@ -19,7 +19,8 @@ from fullduplex.wire.errors import (
 )
 from fullduplex.wire.limits import MAX_FRAGMENTS, MAX_MESSAGE
 from fullduplex.wire.opcodes import Close, State
-from fullduplex.wire.session import BINARY_FRAME, FOREVER, TEXT_FRAME, TRANSITIONS, Event, Session
+from fullduplex.wire.session import BINARY_FRAME, FOREVER, TEXT_FRAME, Session
+from fullduplex.wire.states import TRANSITIONS, Event
 from wire.frames import BINARY, CLOSE, CONT, KEY, PING, PONG, TEXT, Frame, close_payload, frame
 from wire.subject import Subject, concatenated
 
@@ -802,7 +803,7 @@ class TestPing:
         subject.now = 1000.25
         subject.hear(subject.frame(PONG, b"p"))
         assert session.acknowledged == [(b"p", 0.25)]
-        assert session.latency == 0.25
+        assert session.keepalive.latency == 0.25
         assert session.attention
         subject.hear(subject.frame(PONG, b"p"))  # the same again acknowledges nothing
         assert session.acknowledged == [(b"p", 0.25)]
@@ -820,7 +821,7 @@ class TestPing:
         subject.now = 1010.0
         subject.hear(subject.frame(PONG, b"c"))
         assert session.acknowledged == [(b"a", 10.0), (b"b", 9.0), (b"c", 8.0)]
-        assert session.latency == 8.0
+        assert session.keepalive.latency == 8.0
         subject.hear(subject.frame(PONG, b"b") + subject.frame(PONG, b"d"))
         assert session.acknowledged[3:] == [(b"d", 7.0)]
 
@@ -863,10 +864,17 @@ class TestKeepalive:
             assert opcode == PING
             subject.now = due + 0.5
             subject.hear(subject.frame(PONG, payload))
-            assert session.latency == 0.5
+            assert session.keepalive.latency == 0.5
             assert session.acknowledged == [(payload, 0.5)]
             session.acknowledged.clear()
         assert session.state is State.OPEN
+
+    def test_an_answer_ends_the_wait(self, make: Make) -> None:
+        """Even one that comes at the same moment, on a coarse clock."""
+        subject = make(ping_timeout=5.0)
+        [(_, payload)] = subject.expire(1020.0)
+        subject.hear(subject.frame(PONG, payload))
+        assert subject.session.deadline() == 1040.0
 
     def test_a_silent_peer(self, subject: Subject) -> None:
         session = subject.session

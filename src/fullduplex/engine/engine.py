@@ -24,13 +24,13 @@ from ..wire.opcodes import CloseCode
 from ..wire.session import OPEN
 from .link import CONNECTS, Link
 from .poller import READ, WRITE, Poller, make_poller
-from .timers import NEVER, NO_SLOT, Wheel
+from .timers import NEVER, NO_SLOT, Timed, Wheel
 
 # What one socket may bring in one tick, so that none can hog it.
 BUFFER: Final = 262_144
-# Sockets served in one tick, and connections accepted from one listener.
+# Sockets served in one tick, and connections accepted from one listening socket.
 BATCH: Final = 512
-# Seconds without accepting when the process has no descriptors left.
+# Seconds without accepting after an error, such as no descriptors left.
 ACCEPT_PAUSE: Final = 0.25
 
 logger = logging.getLogger("fullduplex.engine")
@@ -66,18 +66,18 @@ class Acceptor:
         self.resume_at = NEVER
 
     def pause(self) -> None:
-        """Leave connections in the backlog for a moment: the process has no descriptor for them."""
+        """Leave connections in the backlog for a moment."""
         self.resume_at = self.engine.now + ACCEPT_PAUSE
-        self.engine.poller.modify(self.fd, 0)
+        self.engine.poller.unregister(self.fd)
         self.engine.wheel.add(self)
 
     def deadline(self) -> float:
         return self.resume_at
 
     def expire(self, now: float) -> None:
-        self.resume_at = NEVER
         if self.fd in self.engine.acceptors:
-            self.engine.poller.modify(self.fd, READ)
+            self.engine.poller.register(self.fd, READ)
+            self.resume_at = NEVER
 
 
 class Engine:
@@ -93,12 +93,12 @@ class Engine:
         self.wheel = Wheel()
         self.buffer = bytearray(BUFFER)
         self.view = memoryview(self.buffer)
-        self.now = time.monotonic()
+        self.now = self.time()
         self.closed = False
         self._ticking = False
         self._unwatched: set[int] = set()
         self._dirty: list[Link] = []
-        self._again: list[Link] = []
+        self._again: set[Link] = set()
         self._graveyard: list[socket.socket] = []
         self._asked = False  # the host was asked for another tick soon
         self._wake_at = NEVER
@@ -108,9 +108,8 @@ class Engine:
         """Serve every socket that is ready, then the clock."""
         if self.closed:
             return
-        self.now = time.monotonic()
+        self.now = self.time()
         self._ticking = True
-        self._asked = False
         acceptors = None
         links = self.links
         try:
@@ -128,8 +127,8 @@ class Engine:
                         link.writable()
                     if events & ~WRITE and link.fd >= 0:
                         link.readable()
-                except Exception:
-                    self._broken(link)
+                except Exception as error:
+                    self._broken(link, error)
             if self._again:
                 self._serve_again()
             if acceptors is not None:
@@ -137,7 +136,7 @@ class Engine:
                     self._accept(acceptor)
             if self._dirty:
                 self._flush()
-            self.now = time.monotonic()
+            self.now = self.time()
             if self.wheel.next() <= self.now:
                 self._expire()
         finally:
@@ -150,14 +149,15 @@ class Engine:
             graveyard, self._graveyard = self._graveyard, []
             for sock in graveyard:
                 sock.close()
+        if not self.links and not self.acceptors:
+            self.close()
+            return
         if self._dirty or self._again:
             self._ask()
         when = self.wheel.next()
         if when < self._wake_at:
             self._wake_at = when
-            self.host.wake_in(max(0.0, when - self.now), self._wake)
-        if not self.links and not self.acceptors:
-            self.close()
+            self.host.wake_in(max(0.0, when - self.time()), self._wake)
 
     def _wake(self) -> None:
         self._wake_at = NEVER
@@ -166,33 +166,38 @@ class Engine:
     def _ask(self) -> None:
         if not self._asked:
             self._asked = True
-            self.host.call_soon(self.tick)
+            self.host.call_soon(self._answer)
 
-    def _broken(self, link: Link) -> None:
+    def _answer(self) -> None:
+        self._asked = False
+        self.tick()
+
+    def _broken(self, timed: Timed, error: Exception) -> None:
         """A mistake of ours must not stop the others."""
-        logger.exception("error while serving a connection")
-        link.abort("local", "internal error")
+        logger.error("error while serving a connection", exc_info=error)
+        if isinstance(timed, Link):
+            timed.abort("local", "internal error")
 
     # Links.
 
     def add(self, link: Link) -> None:
         """Serve `link` from now on."""
         self.links[link.fd] = link
-        self.poller.register(link.fd, READ)
+        self.poller.register(link.fd, WRITE if link.phase == CONNECTS else READ)
         self.wheel.add(link)
         if not self._ticking:
-            self.now = time.monotonic()
             self._tidy()
 
     def connect(self, link: Link, address: object) -> None:
         """Begin to connect the link's socket; its owner hears `ready` or `ended`. None: it is connected."""
         link.phase = CONNECTS
-        code = 0 if address is None else link.sock.connect_ex(address)  # type: ignore[arg-type]
         self.add(link)
-        if code in (0, errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EINTR):
-            self.watch(link, WRITE)
-        else:
-            link.abort("network", "connect failed", OSError(code, f"cannot connect to {address}: {os.strerror(code)}"))
+        try:
+            code = 0 if address is None else link.sock.connect_ex(address)  # type: ignore[arg-type]
+            if code not in (0, errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EINTR):
+                raise OSError(code, f"cannot connect to {address}: {os.strerror(code)}")
+        except OSError as error:
+            link.abort("network", "connect failed", error)
 
     def watch(self, link: Link, events: int) -> None:
         """Change what the link's socket is watched for."""
@@ -214,10 +219,13 @@ class Engine:
             self._unwatched.discard(link.fd)
         else:
             self.poller.unregister(link.fd)
-        if self._ticking:
-            self._graveyard.append(link.sock)
-        else:
-            link.sock.close()
+        self.wheel.remove(link)
+        self._bury(link.sock)
+
+    def _bury(self, sock: socket.socket) -> None:
+        """Close `sock`; in a tick, at its end."""
+        self._graveyard.append(sock)
+        if not self._ticking:
             self._tidy()
 
     def add_dirty(self, link: Link) -> None:
@@ -227,32 +235,38 @@ class Engine:
             self._ask()
 
     def serve_again(self, link: Link) -> None:
-        """Read `link` in the next tick, whatever the poller says: OpenSSL may hold bytes that it cannot see."""
-        self._again.append(link)
+        """Read `link` once more, whatever the poller says: OpenSSL may hold bytes that it cannot see."""
+        self._again.add(link)
         if not self._ticking:
             self._ask()
 
     def _serve_again(self) -> None:
-        again, self._again = self._again, []
+        again, self._again = self._again, set()
         for link in again:
             if link.fd >= 0 and link.reading:
                 try:
                     link.readable()
-                except Exception:
-                    self._broken(link)
+                except Exception as error:
+                    self._broken(link, error)
 
     def _flush(self) -> None:
         dirty, self._dirty = self._dirty, []
         for link in dirty:
             link.dirty = False
-            if link.fd >= 0:
-                link.flush()
+            try:
+                if link.fd >= 0:
+                    link.flush()
+            except Exception as error:
+                self._broken(link, error)
 
     def _expire(self) -> None:
         for timed in self.wheel.due(self.now):
-            timed.expire(self.now)
+            try:
+                timed.expire(self.now)
+            except Exception as error:
+                self._broken(timed, error)
 
-    # Listeners.
+    # Acceptors.
 
     def listen(self, acceptor: Acceptor) -> None:
         """Accept from `acceptor`, whose socket listens and does not block."""
@@ -263,12 +277,10 @@ class Engine:
         """Accept no more; close the listening socket."""
         if self.acceptors.pop(acceptor.fd, None) is None:
             return
-        self.poller.unregister(acceptor.fd)
-        if self._ticking:
-            self._graveyard.append(acceptor.sock)
-        else:
-            acceptor.sock.close()
-            self._tidy()
+        if acceptor.resume_at == NEVER:
+            self.poller.unregister(acceptor.fd)
+        self.wheel.remove(acceptor)
+        self._bury(acceptor.sock)
 
     def _accept(self, acceptor: Acceptor) -> None:
         for _ in range(BATCH):
@@ -279,13 +291,16 @@ class Engine:
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:
-                if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-                    raise
+                # No descriptors or no memory; or the listening socket itself has failed, and stays ready for ever.
                 logger.error("cannot accept connections for %g s: %s", ACCEPT_PAUSE, error)
                 acceptor.pause()
                 return
-            sock.setblocking(False)
-            acceptor.accepted(sock)
+            try:
+                sock.setblocking(False)
+                acceptor.accepted(sock)
+            except Exception as error:
+                logger.error("error while accepting a connection", exc_info=error)
+                sock.close()
 
     # The end.
 
@@ -294,11 +309,12 @@ class Engine:
         if self.closed:
             return
         self.closed = True
+        self._ticking = True  # sockets are buried below, and the host is asked for nothing more
         self.host.detach(self)
         for link in list(self.links.values()):
             if link.session.state is OPEN:
-                link.session.close(CloseCode.GOING_AWAY, "", time.monotonic())
-                link.flush()
+                link.session.close(CloseCode.GOING_AWAY, "", self.time())
+            link.flush()
             link.abort("local", "the event loop ended")
         for acceptor in list(self.acceptors.values()):
             self.unlisten(acceptor)

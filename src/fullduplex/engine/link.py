@@ -49,6 +49,9 @@ class Owner(Protocol):
     def received(self) -> None:
         """There are messages in the inbox."""
 
+    def is_behind(self) -> bool:
+        """Messages wait to be taken: a verdict that came behind them has to wait, too."""
+
     def noticed(self) -> None:
         """The session has acknowledged pings, or is over."""
 
@@ -67,7 +70,7 @@ class Link:
 
     __slots__ = (
         "engine sock fd tls session owner slot open_deadline reading "
-        "phase corked dirty unsent low_water draining ending wants_write"
+        "phase corked dirty unsent low_water draining ending wants_read wants_write"
     ).split()
 
     def __init__(
@@ -84,7 +87,8 @@ class Link:
         self.phase = SHAKES if self.tls else SPEAKS
         # Read state.
         self.reading = True
-        self.wants_write = False  # TLS has to write before it can read on
+        self.wants_write = False  # TLS has to write before it can read on ...
+        self.wants_read = False  # ... or to read before it can write on
         # Write state.
         self.corked = False
         self.dirty = False
@@ -155,8 +159,15 @@ class Link:
     def attend(self) -> None:
         """See to what is more than messages: a verdict, pongs, the end."""
         session = self.session
+        if self.fd < 0:
+            return
+        now = self.engine.time()
+        if session.verdict is not None and self.owner.is_behind():
+            session.hold(now)
+            self.engine.wheel.add(self)
+        else:
+            session.conclude(now)
         session.attention = False
-        session.conclude(self.engine.time())
         if session.state is CLOSING:
             self.engine.wheel.add(self)
             if session.over and self.ending is STAYS:
@@ -186,8 +197,9 @@ class Link:
     def _watch(self) -> None:
         if self.fd < 0:
             return
-        reads = self.reading and self.phase != CONNECTS
-        writes = self.unsent is not None or self.phase == CONNECTS or self.wants_write
+        # Where TLS wants the one, the other may be ready all the time, and of no use.
+        reads = self.reading and self.phase != CONNECTS and not self.wants_write
+        writes = self.wants_write or self.phase == CONNECTS or (self.unsent is not None and not self.wants_read)
         self.engine.watch(self, (READ if reads else 0) | (WRITE if writes else 0))
 
     # Bytes out.
@@ -232,7 +244,7 @@ class Link:
         if self.wants_write:
             self.wants_write = False
             self._watch()
-            self.readable()
+            self.engine.serve_again(self)
         unsent = self.unsent
         if unsent is None:
             return
@@ -299,18 +311,19 @@ class Link:
         engine = self.engine
         view = engine.view
         size = 0
+        if self.wants_read:
+            self.wants_read = False
+            self._watch()
         while size < len(view):
             try:
                 count = self.sock.recv_into(view[size:])
-            except ssl.SSLWantReadError:
+            except (ssl.SSLWantReadError, BlockingIOError):  # the latter once our half of TLS is ended
                 break
             except ssl.SSLWantWriteError:
                 self.wants_write = True
                 self._watch()
                 break
-            except ssl.SSLEOFError:
-                count = 0
-            except ssl.SSLError:
+            except OSError:
                 if size:
                     engine.serve_again(self)  # serve what came before it first
                     return size
@@ -333,7 +346,11 @@ class Link:
             while sent < len(data):
                 try:
                     sent += self.sock.send(view[sent:])
-                except (ssl.SSLWantWriteError, ssl.SSLWantReadError):
+                except ssl.SSLWantWriteError:
+                    break
+                except ssl.SSLWantReadError:
+                    self.wants_read = True
+                    self._watch()
                     break
         return sent
 
@@ -361,8 +378,10 @@ class Link:
             if session.state is CLOSED:
                 self.flush()
                 self._close(None)
-            elif session.out:
-                self.flush()
+                return
+            if session.attention:
+                self.attend()
+            self.flush()
         if self.fd >= 0:
             self.engine.wheel.add(self)
 
@@ -374,8 +393,7 @@ class Link:
         self.open_deadline = deadline
         self.session.deaf = True
         self.engine.wheel.add(self)
-        if not self.corked:
-            self.flush()
+        self.touch()
 
     def abort(self, who: Who, detail: str, error: OSError | None = None) -> None:
         """End TCP now; what waits is lost."""
@@ -390,7 +408,7 @@ class Link:
             return
         self.ending = STAYS
         try:
-            if isinstance(self.sock, ssl.SSLSocket):
+            if self.tls:
                 self._shut_tls()
             self.sock.shutdown(socket.SHUT_WR)
         except OSError as error:
@@ -403,7 +421,7 @@ class Link:
         assert isinstance(self.sock, ssl.SSLSocket)
         try:
             self.sock.unwrap()
-        except (ssl.SSLError, ValueError, OSError):
+        except (OSError, ValueError):
             pass  # it is on its way, or there is nobody to read it
 
     def _lost(self, error: OSError) -> None:
@@ -412,7 +430,7 @@ class Link:
 
     def _ended(self, who: Who, detail: str) -> None:
         """TCP ends by a FIN."""
-        if self.tls and self.phase != SHAKES:
+        if self.tls:
             self._shut_tls()
         self.session.end(who, detail)
         self._close(None)
@@ -423,5 +441,6 @@ class Link:
         self.engine.forget(self)
         self.fd = -1
         self.unsent = None
-        self.session.out.clear()
+        self.draining = False
+        self.session.out = bytearray()  # not cleared: the traceback of `error` may hold a view of it
         self.owner.ended(error)

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import select
 import selectors
-import sys
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
+
+# Its names differ from system to system, for type checkers too.
+system: Any = select
 
 # The numbers of epoll, used with all three. Errors and hang-ups are reported beside them, unasked.
 READ: Final = 1
@@ -31,8 +33,7 @@ class KqueuePoller:
     """kqueue, for macOS and the BSDs."""
 
     def __init__(self) -> None:
-        assert sys.platform != "linux" and sys.platform != "win32"
-        self._queue = select.kqueue()
+        self._queue = system.kqueue()
         self._events: dict[int, int] = {}
 
     def register(self, fd: int, events: int) -> None:
@@ -40,13 +41,12 @@ class KqueuePoller:
         self.modify(fd, events)
 
     def modify(self, fd: int, events: int) -> None:
-        assert sys.platform != "linux" and sys.platform != "win32"
         before = self._events[fd]
         changes = []
-        for event, kind in ((READ, select.KQ_FILTER_READ), (WRITE, select.KQ_FILTER_WRITE)):
+        for event, kind in ((READ, system.KQ_FILTER_READ), (WRITE, system.KQ_FILTER_WRITE)):
             if (before ^ events) & event:
-                flag = select.KQ_EV_ADD if events & event else select.KQ_EV_DELETE
-                changes.append(select.kevent(fd, kind, flag))
+                flag = system.KQ_EV_ADD if events & event else system.KQ_EV_DELETE
+                changes.append(system.kevent(fd, kind, flag))
         if changes:
             self._queue.control(changes, 0)
         self._events[fd] = events
@@ -56,15 +56,15 @@ class KqueuePoller:
         del self._events[fd]
 
     def poll(self, timeout: float, maxevents: int) -> list[tuple[int, int]]:
-        assert sys.platform != "linux" and sys.platform != "win32"
         ready: dict[int, int] = {}
         for event in self._queue.control(None, maxevents, timeout):
-            kind = WRITE if event.filter == select.KQ_FILTER_WRITE else READ
+            kind = WRITE if event.filter == system.KQ_FILTER_WRITE else READ
             ready[event.ident] = ready.get(event.ident, 0) | kind
         return list(ready.items())
 
     def fileno(self) -> int:
-        return self._queue.fileno()
+        fd: int = self._queue.fileno()
+        return fd
 
     def close(self) -> None:
         self._queue.close()
@@ -103,7 +103,7 @@ class SelectorPoller:
             return []
         return [
             (key.fd, (READ if mask & selectors.EVENT_READ else 0) | (WRITE if mask & selectors.EVENT_WRITE else 0))
-            for key, mask in self._selector.select(timeout)[:maxevents]
+            for key, mask in self._selector.select(timeout)  # all: the first ones must not keep the last from us
         ]
 
     def fileno(self) -> int:
@@ -115,8 +115,9 @@ class SelectorPoller:
 
 def make_poller() -> Poller:
     """The best poller of this system."""
-    if hasattr(select, "epoll"):
-        return select.epoll()
-    if hasattr(select, "kqueue"):
+    if hasattr(system, "epoll"):
+        epoll: Poller = system.epoll()
+        return epoll
+    if hasattr(system, "kqueue"):
         return KqueuePoller()
     return SelectorPoller()

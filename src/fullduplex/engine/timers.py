@@ -1,8 +1,8 @@
 """One coarse wheel for the deadlines of all links: no timer and no task a connection.
 
 A link stands in the slot of the earliest deadline it has asked for. Deadlines that move later, as keepalive's do with
-every ping, cost nothing: when the slot comes, the link is asked anew. A slot may hold links that have moved to an
-earlier one; `slot` tells, and they are passed over.
+every ping, cost nothing: when the slot comes, the link is asked anew. A link that ends leaves its slot, so that no slot
+keeps it in memory.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ NO_SLOT: Final = 2**62
 
 
 class Timed(Protocol):
-    """What stands in the wheel."""
+    """What stands in the wheel, in `slot`."""
 
     slot: int
 
@@ -32,7 +32,7 @@ class Wheel:
     __slots__ = ("_order", "_slots")
 
     def __init__(self) -> None:
-        self._slots: dict[int, list[Timed]] = {}
+        self._slots: dict[int, set[Timed]] = {}
         self._order: list[int] = []
 
     def add(self, timed: Timed) -> None:
@@ -43,13 +43,20 @@ class Wheel:
         slot = int(when / RESOLUTION) + 1
         if slot >= timed.slot:
             return
+        self.remove(timed)
         timed.slot = slot
         entries = self._slots.get(slot)
         if entries is None:
-            self._slots[slot] = [timed]
+            self._slots[slot] = {timed}
             heapq.heappush(self._order, slot)
         else:
-            entries.append(timed)
+            entries.add(timed)
+
+    def remove(self, timed: Timed) -> None:
+        """Forget what `timed` asked for. Its slot stays, if only to find it empty."""
+        if timed.slot != NO_SLOT:
+            self._slots[timed.slot].discard(timed)
+            timed.slot = NO_SLOT
 
     def next(self) -> float:
         """When the next slot is due; infinity if there is none."""
@@ -59,9 +66,7 @@ class Wheel:
         """Take out what is due at `now`. Who still has a deadline adds itself again."""
         found: list[Timed] = []
         while self._order and self._order[0] * RESOLUTION <= now:
-            slot = heapq.heappop(self._order)
-            for timed in self._slots.pop(slot):
-                if timed.slot == slot:
-                    timed.slot = NO_SLOT
-                    found.append(timed)
+            found += self._slots.pop(heapq.heappop(self._order))
+        for timed in found:
+            timed.slot = NO_SLOT
         return found

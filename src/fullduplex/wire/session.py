@@ -9,7 +9,7 @@ frame. A driver therefore does, for each read:
 
     session.receive(data, size, now)
     ... hand over what is in the inbox ...
-    session.conclude(now)
+    session.conclude(now), or session.hold(now) while not all of it is taken
     ... send what is in out; once `over`, end the TCP connection ...
 
 Memory: a frame in progress, or a message in fragments, is one growing buffer; nothing is reserved for what was only
@@ -19,8 +19,6 @@ declared. Pongs that cannot leave yet are one pong, the newest (section 5.5.3).
 from __future__ import annotations
 
 import codecs
-import enum
-import secrets
 from typing import Final
 
 from . import limits
@@ -35,36 +33,19 @@ from .errors import (
     WebSocketException,
     Who,
 )
+from .keepalive import FOREVER, Keepalive
 from .opcodes import Close, CloseCode, Opcode, State, is_sendable
+from .states import TRANSITIONS, Event
 
 CONNECTING, OPEN, CLOSING, CLOSED = State
 
-FOREVER: Final = float("inf")
 NO_LIMIT: Final = 2**63 - 1
 
 TEXT_FRAME: Final = FIN | Opcode.TEXT
 BINARY_FRAME: Final = FIN | Opcode.BINARY
 
-# Later than this, an expired deadline says that our own loop was blocked.
-_LATE: Final = 1.0
-
-
-class Event(enum.Enum):
-    """What moves a connection from one state to the next."""
-
-    OPENED = "the opening handshake succeeded"
-    CLOSE_SENT = "a close frame was sent"
-    ENDED = "TCP ended"
-
-
-# Section 7.1. ARCHITECTURE.md draws it.
-TRANSITIONS: Final = {
-    (CONNECTING, Event.OPENED): OPEN,
-    (CONNECTING, Event.ENDED): CLOSED,
-    (OPEN, Event.CLOSE_SENT): CLOSING,
-    (OPEN, Event.ENDED): CLOSED,
-    (CLOSING, Event.ENDED): CLOSED,
-}
+# Seconds that a verdict waits for messages to be taken that came before it: the peer waits for its close frame.
+HOLD: Final = 2.0
 
 
 class Fragment:
@@ -89,17 +70,16 @@ class Session:
 
     __slots__ = (
         # Settings.
-        "server max_size max_frame max_fragments ping_interval ping_timeout close_timeout _mask_keys "
+        "server max_size max_frame max_fragments close_timeout _mask_keys "
         # Read state.
         "_stash _opcode _fin _key _remaining _control _message _message_opcode _message_size _fragments _valid "
         "_skipping inbox inbox_head inbox_size streaming deaf paused "
         # Write state.
         "out blocked sending _pong "
         # Close state.
-        "state rcvd sent rcvd_then_sent verdict failure who detail _close_at "
+        "state rcvd sent rcvd_then_sent verdict _verdict_at failure who detail _close_at "
         # Keepalive.
-        "received_at latency acknowledged _pings _ping_at _ping_data _ping_next _pong_due _blocked_for "
-        "attention"
+        "received_at acknowledged keepalive attention"
     ).split()
 
     def __init__(
@@ -119,8 +99,6 @@ class Session:
         self.max_size = NO_LIMIT if max_size is None else max_size
         self.max_frame = self.max_size if max_frame is None else min(max_frame, self.max_size)
         self.max_fragments = NO_LIMIT if max_fragments is None else max_fragments
-        self.ping_interval = FOREVER if ping_interval is None else ping_interval
-        self.ping_timeout = FOREVER if ping_timeout is None else ping_timeout
         self.close_timeout = FOREVER if close_timeout is None else close_timeout
         # A client's frames are masked, a server's are not. Section 5.1.
         self._mask_keys = None if server else mask_keys or MaskKeys()
@@ -159,6 +137,7 @@ class Session:
         self.sent: Close | None = None
         self.rcvd_then_sent: bool | None = None
         self.verdict: Close | None = None  # the close frame to send once the messages before it are delivered
+        self._verdict_at = FOREVER  # when it is sent even so
         self.failure: ProtocolError | None = None
         self.who: Who = "network"
         self.detail = ""
@@ -166,14 +145,10 @@ class Session:
 
         # Keepalive.
         self.received_at = 0.0
-        self.latency = 0.0
         self.acknowledged: list[tuple[bytes, float]] = []  # (ping, its round trip in seconds)
-        self._pings: dict[bytes, float] = {}
-        self._ping_at = 0.0  # when the last one of our own was sent ...
-        self._ping_data: bytes | None = None  # ... with this payload
-        self._ping_next = FOREVER
-        self._pong_due = FOREVER
-        self._blocked_for = 0.0
+        self.keepalive = Keepalive(
+            FOREVER if ping_interval is None else ping_interval, FOREVER if ping_timeout is None else ping_timeout
+        )
 
         # True: there is more than messages to look at (a verdict, pongs).
         self.attention = False
@@ -184,7 +159,7 @@ class Session:
         """The opening handshake succeeded."""
         self._move(Event.OPENED)
         self.received_at = now
-        self._ping_next = now + self.ping_interval
+        self.keepalive.start(now)
 
     def end(self, who: Who, detail: str) -> None:
         """TCP ended: `who` ended it, and `detail` says what was seen. The first word holds."""
@@ -421,13 +396,10 @@ class Session:
         if head == len(inbox):
             inbox.clear()
             head = 0
-            self.inbox_size = 0
         elif head == 64:
             del inbox[:head]
             head = 0
-            self.inbox_size -= len(message)
-        else:
-            self.inbox_size -= len(message)
+        self.inbox_size -= len(message)
         self.inbox_head = head
         return message
 
@@ -440,21 +412,12 @@ class Session:
             elif self.state is OPEN:
                 self._append(FIN | Opcode.PONG, payload)
         elif opcode == Opcode.PONG:
-            self._receive_pong(payload)
+            answered = self.keepalive.pong(payload, self.received_at)
+            if answered:
+                self.acknowledged += answered
+                self.attention = True
         else:
             self._receive_close(payload)
-
-    def _receive_pong(self, payload: bytes) -> None:
-        """A pong answers its ping and all pings before it; one that nobody asked for is a heartbeat. Section 5.5.3."""
-        if payload not in self._pings:
-            return
-        pings = list(self._pings)
-        for ping in pings[: pings.index(payload) + 1]:
-            latency = self.received_at - self._pings.pop(ping)
-            self.acknowledged.append((ping, latency))
-        self.latency = latency
-        self._pong_due = FOREVER
-        self.attention = True
 
     def _receive_close(self, payload: bytes) -> None:
         """Section 5.5.1, 7.1.5, 7.4."""
@@ -508,6 +471,11 @@ class Session:
         if close is not None and self.state is OPEN:
             self._send_close(close, now)
 
+    def hold(self, now: float) -> None:
+        """Messages before the verdict wait to be taken: let them be answered, for some time."""
+        if self._verdict_at == FOREVER:
+            self._verdict_at = now + min(HOLD, self.close_timeout)
+
     # Sending. What is said here leaves with the driver's next write.
 
     def _append(self, first: int, payload: bytes | bytearray | memoryview) -> None:
@@ -549,15 +517,10 @@ class Session:
         """
         if self.state is not OPEN:
             raise self.error()
-        if data is None:
-            data = secrets.token_bytes(4)
-            while data in self._pings:
-                data = secrets.token_bytes(4)
-        elif data in self._pings:
-            raise ValueError("a ping with this payload waits for its pong already")
-        self._check_control(data)
+        if data is not None:
+            self._check_control(data)
+        data = self.keepalive.ping(data, now)
         self._append(FIN | Opcode.PING, data)
-        self._pings[data] = now
         return data
 
     def pong(self, data: bytes) -> None:
@@ -617,7 +580,7 @@ class Session:
     def deadline(self) -> float:
         """When `expire()` wants to be called, on the clock of `now`; infinity for never."""
         if self.state is OPEN:
-            return min(self._ping_next, self._pong_due)
+            return self.keepalive.deadline() if self.verdict is None else self._verdict_at
         if self.state is CLOSING:
             return self._close_at
         return FOREVER
@@ -627,34 +590,15 @@ class Session:
         if self.state is CLOSING:
             if now >= self._close_at:
                 self.end("remote", f"the peer did not end the closing handshake within {self.close_timeout:g} s")
+        elif self.verdict is not None:
+            if now >= self._verdict_at:
+                self.conclude(now)
         elif self.state is OPEN:
-            if now >= self._pong_due:
-                self._expire_pong(now)
-            if now >= self._ping_next and self.state is OPEN:
-                self._ping_next = now + self.ping_interval
-                if self._pong_due == FOREVER:
-                    if self._ping_data is not None:
-                        self._pings.pop(self._ping_data, None)  # never answered, though the peer lives
-                    self._ping_data = self.ping(None, now)
-                    self._ping_at = now
-                    # While we do not read, its pong may come and stay unread until after we read again.
-                    self._pong_due = FOREVER if self.paused else now + self.ping_timeout
-                    self._blocked_for = 0.0
-
-    def _expire_pong(self, now: float) -> None:
-        """The pong is late. Any byte since its ping is a sign of life, and while we do not read, silence is ours."""
-        late = now - self._pong_due
-        if self.paused:
-            self._pong_due = now + self.ping_timeout
-        elif self.received_at > self._ping_at:
-            self._pong_due = FOREVER
-        elif late > _LATE and not self._blocked_for:
-            self._blocked_for = late
-            self._pong_due = now + self.ping_timeout
-        else:
-            silent = now - self._ping_at
-            detail = f"keepalive: the peer was silent for {silent:.1f} s"
-            if self._blocked_for:
-                detail += f", and our own event loop was blocked for {self._blocked_for:.1f} s of them"
-            self._send_close(Close(CloseCode.INTERNAL_ERROR, "keepalive ping timeout"), now)
-            self.end("remote", detail)
+            keepalive = self.keepalive
+            if keepalive.is_silent(now, self.received_at, self.paused):
+                self._send_close(Close(CloseCode.INTERNAL_ERROR, "keepalive ping timeout"), now)
+                self.end("remote", keepalive.describe_silence(now))
+                return
+            ping = keepalive.next_ping(now, self.paused)
+            if ping is not None:
+                self._append(FIN | Opcode.PING, ping)

@@ -1,0 +1,866 @@
+"""One socket and the session on it: bytes in, bytes out, TLS, and every way it ends."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import struct
+from typing import Any
+
+import pytest
+import trustme
+
+from engine.bench import Bench, Owner, Plain, Shaken
+from fullduplex.engine.link import CLOSED, CLOSING, SERVES, SPEAKS, Link
+from fullduplex.wire.opcodes import Close
+from fullduplex.wire.session import Session
+from wire.frames import BINARY, CLOSE, PING, PONG, TEXT, Frame, close_payload
+
+RESET = struct.pack("ii", 1, 0)  # SO_LINGER: closing resets the connection
+MEBI = b"m" * (1 << 20)
+
+
+def no_linger(sock: socket.socket) -> None:
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+    sock.close()
+
+
+def binary(*payloads: bytes) -> list[Frame]:
+    return [Frame(BINARY, payload) for payload in payloads]
+
+
+def send(owner: Owner, payload: bytes) -> None:
+    """Say something, as a face does."""
+    owner.link.session.send(0x80 | BINARY, payload)
+    owner.link.touch()
+
+
+# Bytes in and out.
+
+
+def test_messages_come_and_answers_leave_in_one_write(bench: Bench) -> None:
+    owner = bench.link()
+
+    def answer() -> None:
+        assert owner.link.corked
+        for payload in (b"1", b"2"):
+            send(owner, payload)
+        assert owner.read() == b""
+
+    owner.on["received"] = answer
+    owner.say((BINARY, b"a"), (TEXT, b"b"))
+    bench.tick()
+    assert owner.heard == [("received", b"a", "b")]
+    assert owner.read_frames() == binary(b"1", b"2")
+    assert bench.host.soon == []
+
+
+def test_what_is_said_outside_a_tick_leaves_in_the_next_one(bench: Bench) -> None:
+    owner = bench.link()
+    send(owner, b"1")
+    send(owner, b"2")
+    assert owner.read() == b""
+    assert len(bench.host.soon) == 1
+    bench.settle()
+    assert owner.read_frames() == binary(b"1", b"2")
+
+
+def test_nothing_to_read_after_all(bench: Bench) -> None:
+    owner = bench.link()
+    for error in (BlockingIOError(), InterruptedError()):
+        owner.script["recv_into"] = [error]
+        owner.say((BINARY, b"a"))
+        bench.tick()
+        assert owner.heard == []
+        bench.tick()
+        assert owner.heard.pop() == ("received", b"a")
+
+
+def test_the_opening_handshake_gets_its_bytes(bench: Bench) -> None:
+    owner = bench.link(opened=False)
+    assert owner.link.phase == SPEAKS
+    owner.peer.send(b"GET")
+    bench.tick()
+    assert owner.heard == [("receive_opening", b"GET")]
+
+
+def test_bytes_right_behind_the_opening_handshake(bench: Bench) -> None:
+    owner = bench.link(opened=False)
+    owner.link.open()
+    owner.link.feed(b"")
+    assert owner.heard == []
+    owner.link.feed(b"\x82\x80\0\0\0\0")
+    assert owner.heard == [("received", b"")]
+    owner.link.feed(b"\x88\x80\0\0\0\0")
+    assert owner.heard[1:] == ["noticed"]
+    owner.link.feed(b"")
+    assert owner.heard[2:] == []
+    owner.link.touch()
+    bench.settle()
+    assert owner.heard[2:] == [("ended", None)]
+
+
+def test_pongs_are_noticed(bench: Bench) -> None:
+    owner = bench.link()
+    ping = owner.link.session.ping(b"p", bench.engine.time())
+    owner.say((PONG, ping))
+    bench.tick()
+    assert owner.heard == ["noticed"]
+    assert owner.link.session.acknowledged == [(b"p", 0.0)]
+
+
+# A kernel that takes no more.
+
+
+def test_what_the_kernel_does_not_take_waits(bench: Bench) -> None:
+    owner = bench.link()
+    owner.link.low_water = 100
+    owner.link.draining = True
+    send(owner, MEBI)
+    bench.settle()
+    assert owner.link.session.blocked
+    send(owner, b"more")
+    bench.settle()
+    assert owner.link.buffered > 100
+    assert owner.heard == []
+    came = b""
+    while len(came) < len(MEBI):
+        came += owner.read()
+        bench.settle()
+    came += owner.read()
+    assert came.endswith(b"m\x82\x04more")
+    assert owner.heard == ["drained"]
+    assert owner.link.buffered == 0
+    assert not owner.link.session.blocked
+    assert not owner.link.draining
+
+
+@pytest.mark.parametrize("error", [BlockingIOError, InterruptedError])
+def test_a_kernel_that_takes_nothing(bench: Bench, error: type[OSError]) -> None:
+    owner = bench.link()
+    owner.script["send"] = [error(), error(), error()]
+    send(owner, b"payload")
+    bench.settle()
+    assert owner.read_frames() == binary(b"payload")
+    assert owner.link.unsent is None
+
+
+def test_a_pong_does_not_wait_behind_what_came_later(bench: Bench) -> None:
+    owner = bench.link()
+    owner.script["send"] = [BlockingIOError()]
+    send(owner, b"first")
+    bench.tick()
+    owner.say((PING, b"1"), (PING, b"2"))
+    send(owner, b"later")
+    owner.link.readable()
+    bench.settle()
+    assert owner.read_frames() == [*binary(b"first"), Frame(PONG, b"2"), *binary(b"later")]
+
+
+def test_not_drained_while_much_waits(bench: Bench) -> None:
+    owner = bench.link()
+    owner.link.draining = True
+    owner.script["send"] = [BlockingIOError(), 0]
+    send(owner, b"payload")
+    bench.tick()
+    bench.tick()
+    assert owner.heard == []
+    bench.settle()
+    assert owner.heard == ["drained"]
+
+
+@pytest.mark.parametrize("at", [0, 1])
+def test_the_network_fails_while_writing(bench: Bench, at: int) -> None:
+    owner = bench.link()
+    owner.link.draining = True
+    owner.script["send"] = [BlockingIOError()] * at + [ConnectionResetError(104, "reset")]
+    send(owner, b"payload")
+    bench.settle()
+    assert owner.heard == [("ended", "ConnectionResetError")]
+    error = owner.link.session.error()
+    assert error.who == "network"
+    assert "reset" in error.detail
+
+
+# Reading stops and goes on.
+
+
+def test_paused_reading(bench: Bench) -> None:
+    owner = bench.link()
+    owner.link.pause_reading()
+    owner.link.pause_reading()
+    assert owner.link.session.paused
+    owner.say((BINARY, b"a"))
+    bench.settle()
+    assert owner.heard == []
+    owner.link.resume_reading()
+    owner.link.resume_reading()
+    bench.settle()
+    assert owner.heard == [("received", b"a")]
+
+
+def test_a_hang_up_while_reading_is_paused(bench: Bench) -> None:
+    """It is reported all the time, and must not keep the loop busy; what came before it is read in the end."""
+    owner = bench.link()
+    owner.link.pause_reading()
+    owner.say((BINARY, b"a"))
+    owner.peer.close()
+    bench.settle()
+    assert owner.heard == []
+    owner.link.resume_reading()
+    bench.settle()
+    assert owner.heard == [("received", b"a"), ("ended", None)]
+    assert owner.link.session.error().who == "remote"
+
+
+def test_a_hang_up_while_reading_is_paused_and_something_is_said(bench: Bench) -> None:
+    owner = bench.link()
+    owner.link.pause_reading()
+    owner.peer.close()
+    bench.settle()
+    send(owner, b"payload")
+    bench.settle()
+    assert owner.heard == [("ended", "BrokenPipeError")]
+
+
+def test_a_hang_up_while_reading_is_paused_and_bytes_wait(bench: Bench) -> None:
+    owner = bench.link()
+    owner.link.pause_reading()
+    send(owner, MEBI)
+    bench.settle()
+    owner.peer.close()
+    bench.settle()
+    assert owner.heard == [("ended", "BrokenPipeError")]
+
+
+def test_a_paused_link_that_was_hung_up_is_aborted(bench: Bench) -> None:
+    owner = bench.link()
+    bench.link()
+    owner.link.pause_reading()
+    owner.peer.close()
+    bench.settle()
+    owner.link.abort("local", "test")
+    owner.link.pause_reading()
+    owner.link.resume_reading()
+    assert owner.heard == [("ended", None)]
+
+
+# The end.
+
+
+def test_the_peer_ends_tcp(bench: Bench) -> None:
+    owner = bench.link()
+    owner.peer.shutdown(socket.SHUT_WR)
+    bench.settle()
+    assert owner.heard == [("ended", None)]
+    assert owner.link.closed
+    error = owner.link.session.error()
+    assert (error.who, error.code) == ("remote", 1006)
+    assert "without a close frame" in error.detail
+
+
+def test_the_peer_resets_tcp(bench: Bench) -> None:
+    sock, peer = bench.tcp()
+    owner = bench.link(sock=sock)
+    no_linger(peer)
+    bench.wait()
+    assert owner.heard == [("ended", "ConnectionResetError")]
+    assert owner.link.session.error().who == "network"
+
+
+def test_a_server_ends_tcp_after_both_close_frames(bench: Bench) -> None:
+    """RFC 6455, section 7.1.1."""
+    owner = bench.link()
+    owner.on["received"] = lambda: send(owner, b"answer")
+    owner.say((BINARY, b"a"), (CLOSE, close_payload(1001)), (BINARY, b"late"))
+    bench.settle()
+    assert owner.heard == [("received", b"a"), "noticed", ("ended", None)]
+    assert owner.read_frames() == [*binary(b"answer"), Frame(CLOSE, close_payload(1001))]
+    assert owner.is_eof()
+
+
+def test_a_server_ends_tcp_once_all_is_sent(bench: Bench) -> None:
+    owner = bench.link()
+    send(owner, MEBI)
+    bench.settle()
+    owner.say((CLOSE, b""))
+    bench.settle()
+    assert owner.link.session.state is CLOSING
+    came = b""
+    while not owner.link.closed:
+        came += owner.read()
+        bench.settle()
+    came += owner.read()
+    assert came.endswith(MEBI + b"\x88\x00")
+
+
+def test_a_client_waits_for_the_end_of_tcp(bench: Bench) -> None:
+    owner = bench.link(server=False, close_timeout=5)
+    owner.link.session.close(1000, "", bench.engine.time())
+    owner.link.attend()
+    owner.link.touch()
+    bench.settle()
+    owner.peer.send(b"\x88\x02\x03\xe8")
+    bench.settle()
+    assert owner.link.session.over
+    assert not owner.link.closed
+    bench.pass_time(6)
+    assert owner.link.closed
+    assert owner.link.session.error().rcvd == Close(1000)
+
+
+def test_a_silent_peer_in_the_closing_handshake(bench: Bench) -> None:
+    owner = bench.link(close_timeout=5)
+    owner.link.session.close(1000, "", bench.engine.time())
+    owner.link.attend()
+    owner.link.touch()
+    bench.pass_time(1)
+    assert not owner.link.closed
+    bench.pass_time(5)
+    assert owner.heard[-1] == ("ended", None)
+    assert "closing handshake" in owner.link.session.error().detail
+
+
+def test_a_failure_ends_only_our_half(bench: Bench) -> None:
+    """What the peer still sends is read and dropped: else the kernel would reset, and our close frame be lost."""
+    owner = bench.link()
+    owner.say((3, b""))
+    bench.settle()
+    assert owner.read_frames()[0].payload[:2] == b"\x03\xea"
+    assert owner.is_eof()
+    assert not owner.link.closed
+    owner.say((BINARY, b"a" * 1000))
+    bench.settle()
+    assert owner.heard == ["noticed"]
+    owner.peer.close()
+    bench.settle()
+    assert owner.heard == ["noticed", ("ended", None)]
+
+
+def test_a_failure_while_reading_is_paused(bench: Bench) -> None:
+    owner = bench.link()
+    owner.on["received"] = owner.link.pause_reading
+    owner.say((BINARY, b"a"), (3, b""))
+    bench.settle()
+    assert owner.link.reading
+    owner.peer.close()
+    bench.settle()
+    assert owner.link.closed
+
+
+def test_a_peer_that_does_not_end_tcp_after_a_failure(bench: Bench) -> None:
+    owner = bench.link(close_timeout=5)
+    owner.say((3, b""))
+    bench.settle()
+    bench.pass_time(6)
+    assert owner.link.closed
+    assert owner.link.session.error().rcvd is None
+
+
+def test_half_closing_what_is_closed_already(bench: Bench) -> None:
+    owner = bench.link()
+    owner.script["shutdown"] = [OSError(107, "not connected")]
+    owner.say((3, b""))
+    bench.settle()
+    assert owner.heard == ["noticed", ("ended", "OSError")]
+
+
+def test_abort(bench: Bench) -> None:
+    owner = bench.link()
+    send(owner, b"lost")
+    owner.link.abort("local", "test")
+    owner.link.abort("remote", "again")
+    bench.settle()
+    assert owner.heard == [("ended", None)]
+    assert owner.read() == b""
+    assert (owner.link.session.error().who, owner.link.session.error().detail) == ("local", "test")
+
+
+def test_what_is_closed_can_be_paused(bench: Bench) -> None:
+    owner = bench.link()
+    bench.link()
+    owner.link.abort("local", "test")
+    owner.link.pause_reading()
+    owner.link.touch()
+    bench.settle()
+    assert owner.heard == [("ended", None)]
+
+
+def test_tcp_cannot_be_established(bench: Bench) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        address = listening.getsockname()
+    sock = Plain(socket.socket().detach())
+    owner = bench.link(sock=sock, opened=False, address=address)
+    bench.wait_until(lambda: owner.link.closed)
+    assert owner.heard == [("ended", "ConnectionRefusedError")]
+    assert "cannot connect" in owner.link.session.error().detail
+
+
+def test_an_owner_that_aborts_hears_nothing_more(bench: Bench) -> None:
+    owner = bench.link()
+    owner.on["received"] = lambda: owner.link.abort("local", "test")
+    owner.say((BINARY, b"a"), (CLOSE, b""))
+    bench.settle()
+    assert owner.heard == [("received", b"a"), ("ended", None)]
+
+
+def test_finish_sends_what_waits_first(bench: Bench) -> None:
+    owner = bench.link(opened=False)
+    owner.link.session.out += b"HTTP/1.1 404"
+    owner.link.finish(bench.engine.time() + 5)
+    bench.settle()
+    assert owner.read() == b"HTTP/1.1 404"
+    assert owner.is_eof()
+    owner.peer.send(b"more of the request")
+    bench.settle()
+    assert owner.heard == []
+    owner.peer.close()
+    bench.settle()
+    assert owner.heard == [("ended", None)]
+
+
+def test_finish_ends_though_the_peer_does_not(bench: Bench) -> None:
+    """Nothing else had set a timer: no deadline was known before."""
+    owner = bench.link(opened=False)
+    owner.link.finish(bench.engine.time() + 5)
+    bench.settle()
+    bench.pass_time(6)
+    assert owner.heard == [("ended", None)]
+    assert owner.link.session.error().detail == "the peer did not end TCP"
+
+
+def test_finish_gives_more_time(bench: Bench) -> None:
+    owner = bench.link(opened=False, open_deadline=bench.engine.time() + 10)
+    bench.pass_time(9)
+    owner.link.finish(bench.engine.time() + 5)
+    bench.pass_time(2)
+    assert owner.heard == []
+    bench.pass_time(5)
+    assert owner.heard == [("ended", None)]
+
+
+def test_finish_while_served(bench: Bench) -> None:
+    owner = bench.link(opened=False)
+
+    def refuse() -> None:
+        owner.link.session.out += b"HTTP/1.1 400"
+        owner.link.finish(bench.engine.time() + 5)
+
+    owner.on["receive_opening"] = refuse
+    owner.peer.send(b"GET")
+    bench.tick()
+    assert owner.read() == b"HTTP/1.1 400"
+    assert owner.is_eof()
+
+
+def test_finish_after_the_end(bench: Bench) -> None:
+    owner = bench.link(opened=False)
+    bench.link()
+    owner.link.abort("local", "test")
+    owner.link.finish(bench.engine.time() + 5)
+    bench.pass_time(6)
+    assert owner.heard == [("ended", None)]
+
+
+# Time.
+
+
+def test_the_opening_handshake_takes_too_long(bench: Bench) -> None:
+    owner = bench.link(opened=False, open_deadline=bench.engine.time() + 10)
+    bench.pass_time(9)
+    assert owner.heard == []
+    bench.pass_time(2)
+    assert owner.heard == ["opening_expired"]
+
+
+def test_an_opening_deadline_is_nothing_to_an_open_session(bench: Bench) -> None:
+    owner = bench.link(opened=False, open_deadline=bench.engine.time() + 10)
+    owner.link.open()
+    bench.pass_time(11)
+    assert owner.heard == []
+    assert owner.link.deadline() == float("inf")
+
+
+def test_keepalive(bench: Bench) -> None:
+    owner = bench.link(ping_interval=20, ping_timeout=5)
+    bench.pass_time(20.1)
+    (ping,) = owner.read_frames()
+    assert ping.opcode == PING
+    owner.say((PONG, ping.payload))
+    bench.pass_time(1)
+    assert owner.heard == ["noticed"]
+    bench.pass_time(19.1)
+    assert [frame.opcode for frame in owner.read_frames()] == [PING]
+    bench.pass_time(5.1)
+    assert owner.heard == ["noticed", ("ended", None)]
+    assert owner.read_frames() == [Frame(CLOSE, close_payload(1011, "keepalive ping timeout"))]
+    assert "keepalive" in owner.link.session.error().detail
+
+
+def test_a_keepalive_that_fails_and_cannot_say_so(bench: Bench) -> None:
+    owner = bench.link(ping_interval=20, ping_timeout=5)
+    bench.pass_time(20.1)
+    owner.script["send"] = [BrokenPipeError(32, "broken")]
+    bench.pass_time(5.1)
+    assert owner.heard == [("ended", "BrokenPipeError")]
+    assert "keepalive" in owner.link.session.error().detail
+
+
+def test_a_slot_that_comes_before_the_deadline(bench: Bench) -> None:
+    owner = bench.link(opened=False, open_deadline=bench.engine.time() + 10, close_timeout=15)
+    owner.link.open()
+    owner.link.session.close(1000, "", bench.engine.time())
+    owner.link.touch()
+    bench.pass_time(11)
+    assert not owner.link.closed
+    bench.pass_time(5)
+    assert owner.link.closed
+
+
+def test_a_loop_that_was_blocked_reads_before_it_looks_at_the_clock(bench: Bench) -> None:
+    owner = bench.link(ping_interval=20, ping_timeout=5)
+    bench.pass_time(20.1)
+    owner.say((PONG, owner.read_frames()[0].payload))
+    bench.pass_time(60)
+    assert not owner.link.closed
+
+
+def test_expired_after_the_end(bench: Bench) -> None:
+    owner = bench.link()
+    owner.link.abort("local", "test")
+    owner.link.expire(bench.engine.time())
+    assert owner.heard == [("ended", None)]
+
+
+# TLS, scripted: what OpenSSL may answer, and a peer can make it answer.
+
+
+def shaken(bench: Bench, **settings: Any) -> tuple[Owner, Shaken]:
+    """A link whose TLS is up."""
+    owner = bench.link(Shaken, opened=False, **settings)
+    sock = owner.link.sock
+    assert isinstance(sock, Shaken)
+    owner.link.flush()  # not before TLS is up
+    owner.peer.send(b"hello")  # the peer's bytes lie in the kernel from now on, as the script says what they are
+    sock.script["do_handshake"] = [None]
+    bench.tick()
+    assert owner.heard.pop() == "ready"
+    owner.link.open()
+    bench.tick()
+    drain(owner)
+    return owner, sock
+
+
+def drain(owner: Owner) -> None:
+    """Take from the kernel what says that there is something."""
+    socket.socket.recv(owner.link.sock, 100)
+
+
+def test_the_handshake_wants_this_and_that(bench: Bench) -> None:
+    owner = bench.link(Shaken, opened=False)
+    sock = owner.link.sock
+    assert isinstance(sock, Shaken)
+
+    def ask() -> None:
+        owner.link.session.out += b"GET"
+
+    owner.on["ready"] = ask
+    want_read, want_write = ssl.SSLWantReadError(), ssl.SSLWantWriteError()
+    sock.script["do_handshake"] = [want_write, want_write, want_read, want_read, None]
+    owner.peer.send(b"x")
+    bench.tick()
+    assert owner.link.wants_write
+    bench.tick()
+    bench.tick()
+    assert not owner.link.wants_write
+    assert owner.heard == []
+    bench.tick()
+    bench.tick()
+    assert owner.heard == ["ready"]
+    assert sock.written == b"GET"
+
+
+def test_the_handshake_does_not_spin_while_it_cannot_write(bench: Bench) -> None:
+    owner = bench.link(Shaken, opened=False)
+    sock = owner.link.sock
+    assert isinstance(sock, Shaken)
+    fill(sock)
+    owner.peer.send(b"x")
+    sock.script["do_handshake"] = [ssl.SSLWantWriteError()]
+    bench.settle()
+    assert owner.heard == []
+    owner.read()
+    bench.tick()
+    assert owner.heard == ["ready"]
+    drain(owner)
+
+
+def fill(sock: socket.socket) -> None:
+    """Until the kernel takes no more."""
+    try:
+        while True:
+            socket.socket.send(sock, MEBI)
+    except BlockingIOError:
+        pass
+
+
+def test_the_handshake_fails(bench: Bench) -> None:
+    owner = bench.link(Shaken, opened=False)
+    owner.script["do_handshake"] = [ssl.SSLError(1, "no shared cipher")]
+    owner.peer.send(b"x")
+    bench.settle()
+    assert owner.heard == [("ended", "SSLError")]
+    assert "no shared cipher" in owner.link.session.error().detail
+
+
+def test_an_owner_that_aborts_when_tls_is_up(bench: Bench) -> None:
+    owner = bench.link(Shaken, opened=False)
+    owner.on["ready"] = lambda: owner.link.abort("local", "test")
+    owner.peer.send(b"x")
+    bench.settle()
+    assert owner.heard == ["ready", ("ended", None)]
+
+
+def test_reading_wants_to_write(bench: Bench) -> None:
+    """A peer that has keys updated and does not read: TLS waits for it, and does not spin."""
+    owner, sock = shaken(bench)
+    fill(sock)
+    sock.script["recv_into"] = [ssl.SSLWantWriteError()]
+    owner.peer.send(b"x")
+    bench.settle()
+    assert owner.link.wants_write
+    owner.read()
+    sock.script["recv_into"] = [b"\x82\x80\0\0\0\0"]
+    bench.tick()
+    assert not owner.link.wants_write
+    assert owner.heard == [("received", b"")]
+    drain(owner)
+
+
+def test_reading_wants_to_write_while_paused(bench: Bench) -> None:
+    """It is no hang-up: what is to be written must leave."""
+    owner, sock = shaken(bench)
+    sock.script["recv_into"] = [b"\x82\x80\0\0\0\0", ssl.SSLWantWriteError()]
+    sock.script["send"] = [ssl.SSLWantWriteError()]
+    owner.on["received"] = owner.link.pause_reading
+    owner.peer.send(b"x")
+    bench.tick()
+    assert owner.link.wants_write
+    send(owner, b"payload")
+    bench.settle()
+    assert sock.written == b"\x82\x07payload"
+    assert not owner.link.reading
+    drain(owner)
+
+
+def test_writing_wants_to_read(bench: Bench) -> None:
+    """A peer that begins a new handshake and does not end it: TLS waits for it, and does not spin."""
+    owner, sock = shaken(bench)
+    sock.script["send"] = [3, ssl.SSLWantReadError()]
+    send(owner, b"payload")
+    bench.settle()
+    assert owner.link.wants_read
+    assert owner.link.buffered == 6
+    owner.peer.send(b"x")
+    bench.tick()
+    assert not owner.link.wants_read
+    drain(owner)
+    bench.settle()
+    assert sock.written == b"\x82\x07payload"
+
+
+def test_bytes_before_an_error_are_served_first(bench: Bench) -> None:
+    owner, sock = shaken(bench)
+    sock.script["recv_into"] = [
+        b"\x82\x80\0\0\0\0",
+        ConnectionResetError(104, "reset"),
+        ConnectionResetError(104, "reset"),
+    ]
+    owner.peer.send(b"x")
+    bench.settle()
+    assert owner.heard == [("received", b""), ("ended", "ConnectionResetError")]
+
+
+def test_bytes_before_the_end_are_served_first(bench: Bench) -> None:
+    owner, sock = shaken(bench)
+    sock.script["recv_into"] = [b"\x82\x80\0\0\0\0", b"", b""]
+    owner.peer.send(b"x")
+    bench.settle()
+    assert owner.heard == [("received", b""), ("ended", None)]
+
+
+def test_records_fill_the_buffer(bench: Bench) -> None:
+    """What stays inside OpenSSL is read though the kernel has nothing; paused reading keeps it there."""
+    owner, sock = shaken(bench, max_size=None)
+    owner.on["received"] = owner.link.pause_reading
+    size = len(bench.engine.buffer)
+    head = b"\x82\xff" + (size - 14).to_bytes(8, "big") + b"\0\0\0\0"
+    sock.script["recv_into"] = [head + bytes(size - 24), bytes(10), b"\x82\x80\0\0\0\0"]
+    owner.peer.send(b"x")
+    bench.tick()
+    drain(owner)
+    assert owner.heard == [("received", bytes(size - 14))]
+    bench.settle()
+    assert owner.heard[1:] == []
+    owner.link.resume_reading()
+    bench.settle()
+    assert owner.heard[1:] == [("received", b"")]
+
+
+def test_the_network_fails_under_tls(bench: Bench) -> None:
+    owner, sock = shaken(bench)
+    sock.script["send"] = [ssl.SSLError(1, "broken")]
+    send(owner, b"payload")
+    bench.settle()
+    assert owner.heard == [("ended", "SSLError")]
+
+
+@pytest.mark.parametrize("answer", [ssl.SSLWantReadError(), OSError(107, "not connected"), ValueError("no TLS")])
+def test_ending_tls(bench: Bench, answer: Exception) -> None:
+    owner, sock = shaken(bench)
+    sock.script["unwrap"] = [answer]
+    sock.script["recv_into"] = [b"\x88\x80\0\0\0\0"]
+    owner.peer.send(b"x")
+    bench.settle()
+    assert sock.written == b"\x88\x00"
+    assert owner.heard == ["noticed", ("ended", None)]
+
+
+def test_ending_our_half_of_tls(bench: Bench) -> None:
+    """What the peer says after that is read in the raw, and dropped."""
+    owner, sock = shaken(bench)
+    sock.script["recv_into"] = [
+        b"\x83\x80\0\0\0\0",
+        ssl.SSLWantReadError(),
+        b"raw",
+        BlockingIOError(),
+        BlockingIOError(),
+    ]
+    owner.peer.send(b"x")
+    bench.tick()
+    bench.tick()
+    bench.tick()
+    assert owner.heard == ["noticed"]
+    sock.script["recv_into"] = [b""]
+    bench.tick()
+    assert owner.heard == ["noticed", ("ended", None)]
+
+
+# TLS for real: both ends are links of one engine.
+
+
+@pytest.fixture(scope="module")
+def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    authority = trustme.CA()
+    server, client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
+    authority.issue_cert("localhost").configure_cert(server)
+    authority.configure_trust(client)
+    return server, client
+
+
+Contexts = tuple[ssl.SSLContext, ssl.SSLContext]
+
+
+class Ends:
+    """A server's and a client's link, with TLS between them where there is a context."""
+
+    def __init__(self, bench: Bench, server: ssl.SSLContext | None, client: ssl.SSLContext | None) -> None:
+        ours, peer = socket.socketpair()
+        for sock in (ours, peer):
+            sock.setblocking(False)
+        if server is not None:
+            ours = server.wrap_socket(ours, server_side=True, do_handshake_on_connect=False)
+        if client is not None:
+            peer = client.wrap_socket(peer, server_hostname="localhost", do_handshake_on_connect=False)
+        self.server, self.client = (self._link(bench, sock, role) for sock, role in ((ours, True), (peer, False)))
+
+    def _link(self, bench: Bench, sock: socket.socket, server: bool) -> Owner:
+        owner = Owner()
+        owner.link = Link(bench.engine, sock, Session(server, ping_interval=None, max_size=None), owner)
+        if server:
+            owner.on["ready"] = owner.link.open
+            bench.engine.add(owner.link)
+        else:
+
+            def greet() -> None:
+                owner.link.open()
+                send(owner, b"hello")
+
+            owner.on["ready"] = greet
+            bench.engine.connect(owner.link, None)
+        return owner
+
+
+def test_tls(bench: Bench, contexts: Contexts) -> None:
+    ends = Ends(bench, *contexts)
+    bench.settle()
+    assert ends.client.heard == ["ready"]
+    assert ends.server.heard == ["ready", ("received", b"hello")]
+    assert ends.server.link.phase == SERVES
+    # Far more than the buffer, the kernel's queue and a record, both ways at once.
+    for owner in (ends.client, ends.server):
+        send(owner, 4 * MEBI)
+    bench.wait_until(lambda: len(ends.client.heard) > 1 and len(ends.server.heard) > 2)
+    assert ends.client.heard[1:] == ends.server.heard[2:] == [("received", 4 * MEBI)]
+    ends.client.link.session.close(1000, "", bench.engine.time())
+    ends.client.link.attend()
+    ends.client.link.touch()
+    bench.wait_until(lambda: ends.client.link.closed and ends.server.link.closed)
+    for owner in (ends.client, ends.server):
+        error = owner.link.session.error()
+        assert (error.rcvd, error.sent) == (Close(1000), Close(1000))
+        assert owner.heard[-1] == ("ended", None)
+
+
+def test_tls_fails_for_good(bench: Bench, contexts: Contexts) -> None:
+    """After a failure our half of TLS and of TCP is ended; the peer gets the close frame, and then the end."""
+    ends = Ends(bench, *contexts)
+    bench.settle()
+    ends.client.link.session.out += b"\x83\x80\0\0\0\0"
+    ends.client.link.touch()
+    bench.wait_until(lambda: ends.server.link.closed and ends.client.link.closed)
+    rcvd = ends.client.link.session.error().rcvd
+    assert rcvd is not None
+    assert rcvd.code == 1002
+
+
+def test_tls_ends_without_close_notify(bench: Bench, contexts: Contexts) -> None:
+    ends = Ends(bench, *contexts)
+    bench.settle()
+    ends.client.link.abort("local", "test")
+    bench.settle()
+    assert ends.server.heard[-1] == ("ended", None)
+    error = ends.server.link.session.error()
+    assert (error.code, error.who) == (1006, "remote")
+
+
+def test_tls_to_a_server_without(bench: Bench, contexts: Contexts) -> None:
+    ends = Ends(bench, None, contexts[1])
+
+    def refuse() -> None:
+        ends.server.link.session.out += b"HTTP/1.1 400 Bad Request\r\n\r\n"
+        ends.server.link.finish(bench.engine.time() + 5)
+
+    ends.server.on["receive_opening"] = refuse
+    bench.wait_until(lambda: ends.client.link.closed and ends.server.link.closed)
+    assert ends.client.heard == [("ended", "SSLError")]
+
+
+def test_no_tls_to_a_server_with(bench: Bench, contexts: Contexts) -> None:
+    ends = Ends(bench, contexts[0], None)
+
+    def ask() -> None:
+        ends.client.link.session.out += b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+    ends.client.on["ready"] = ask
+    bench.wait_until(lambda: ends.client.link.closed and ends.server.link.closed)
+    assert ends.server.heard == [("ended", "SSLError")]
+    assert ends.client.heard[0] == "ready"
+
+
+def test_a_certificate_that_is_not_trusted(bench: Bench, contexts: Contexts) -> None:
+    ends = Ends(bench, contexts[0], ssl.create_default_context())
+    bench.wait_until(lambda: ends.client.link.closed and ends.server.link.closed)
+    assert ends.client.heard == [("ended", "SSLCertVerificationError")]
+    assert ends.server.heard == [("ended", "SSLError")]
+    assert ends.server.link.session.state is CLOSED

@@ -179,10 +179,9 @@ class Session:
 
     def error(self) -> ConnectionClosed:
         """Why the connection closed, as an exception to raise. Section 7.1.5, 7.1.6."""
-        ok = (1000, 1001, 1005)
-        kind: type[ConnectionClosed] = ConnectionClosedError
-        if self.rcvd is not None and self.sent is not None and self.rcvd.code in ok and self.sent.code in ok:
-            kind = ConnectionClosedOK
+        rcvd, sent = self.rcvd, self.sent
+        well = rcvd is not None and sent is not None and {rcvd.code, sent.code} <= {1000, 1001, 1005}
+        kind = ConnectionClosedOK if well else ConnectionClosedError
         error = kind(self.rcvd, self.sent, self.rcvd_then_sent, who=self.who, detail=self.detail)
         error.__cause__ = self.failure
         return error
@@ -553,11 +552,8 @@ class Session:
             self._send_close(Close(code, reason), now)
 
     def _send_close(self, close: Close, now: float) -> None:
-        if close.code == CloseCode.NO_STATUS_RCVD:
-            payload = b""
-        else:
-            payload = close.code.to_bytes(2, "big") + close.reason.encode()[: limits.MAX_REASON]
-        self._append(FIN | Opcode.CLOSE, payload)
+        payload = close.code.to_bytes(2, "big") + close.reason.encode()[: limits.MAX_REASON]
+        self._append(FIN | Opcode.CLOSE, b"" if close.code == CloseCode.NO_STATUS_RCVD else payload)
         self.sent = close
         if self.rcvd is not None:
             self.rcvd_then_sent = True

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Final
 from ._version import __version__
 
 if TYPE_CHECKING:
+    from .api.broadcast import broadcast
     from .api.client import ClientConnection, backoff, connect, process_exception, unix_connect
-    from .api.connection import Connection, broadcast
+    from .api.connection import Connection
     from .api.listener import Listener
     from .api.server import Server, ServerConnection, serve, unix_serve
     from .wire.errors import (
@@ -90,6 +91,7 @@ _MODULES: Final = (
     ".wire.handshake",
     ".api.listener",
     ".api.connection",
+    ".api.broadcast",
     ".api.client",
     ".api.server",
 )

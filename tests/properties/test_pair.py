@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from fullduplex.testing import End, Pair
 from fullduplex.wire.errors import ConcurrencyError, ConnectionClosed, ConnectionClosedOK
@@ -237,7 +244,7 @@ def closes(end: End) -> list[Close]:
 
 
 def test_connection() -> None:
-    run_state_machine_as_test(Connection, settings=law(100))  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(Connection, settings=law(100))
 
 
 def test_close_of_both_at_once() -> None:

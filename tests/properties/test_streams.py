@@ -160,7 +160,9 @@ BYTES = st.one_of(
     st.text(max_size=6).map(str.encode),
     st.tuples(st.text(max_size=3).map(str.encode), st.binary(max_size=4)).map(b"".join),
     # Around every border of the table of well-formed bytes.
-    st.lists(st.sampled_from(bytes.fromhex("00417f808f909fa0bfc0c1c2dfe0e1ecedeeeff0f1f3f4f5ff")), max_size=6).map(bytes),
+    st.lists(st.sampled_from(bytes.fromhex("00417f808f909fa0bfc0c1c2dfe0e1ecedeeeff0f1f3f4f5ff")), max_size=6).map(
+        bytes
+    ),
 )
 
 

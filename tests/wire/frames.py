@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import NamedTuple
 
 CONT, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
@@ -72,13 +73,11 @@ def read_frames(data: bytes) -> Iterator[Frame]:
             at += 4
         assert len(data) >= at + length
         payload, data = data[at : at + length], data[at + length :]
-        yield Frame(
-            first & 0x0F, xor(payload, key) if masked else payload, first >= 0x80, masked, first >> 4 & 0x07
-        )
+        yield Frame(first & 0x0F, xor(payload, key) if masked else payload, first >= 0x80, masked, first >> 4 & 0x07)
 
 
 def pieces(data: bytes, cuts: list[int]) -> Iterator[bytes]:
     """Cut `data` at these places."""
     bounds = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
-    for start, end in zip(bounds, bounds[1:], strict=False):
+    for start, end in pairwise(bounds):
         yield data[start:end]

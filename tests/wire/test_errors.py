@@ -25,7 +25,9 @@ from fullduplex.wire.opcodes import Close
 
 
 def tree(kind: type[Exception], depth: int = 0) -> list[tuple[int, str]]:
-    below = [line for sub in kind.__subclasses__() if sub.__module__ == errors.__name__ for line in tree(sub, depth + 1)]
+    below = [
+        line for sub in kind.__subclasses__() if sub.__module__ == errors.__name__ for line in tree(sub, depth + 1)
+    ]
     return [(depth, kind.__name__), *below]
 
 

@@ -141,7 +141,9 @@ class Waiter:
     def get_loop(self) -> asyncio.AbstractEventLoop:
         return self._loop
 
-    def add_done_callback(self, callback: Callable[[Any], object], *, context: contextvars.Context | None = None) -> None:
+    def add_done_callback(
+        self, callback: Callable[[Any], object], *, context: contextvars.Context | None = None
+    ) -> None:
         self._wakeup = callback
         self._context = context
 
@@ -191,6 +193,8 @@ class Receive(Step):
             if session.paused:
                 connection.resume_reading()
             raise StopIteration(message)
+        if session.verdict is not None:
+            connection.conclude()
         if connection.finished:
             error = session.error()
             if self._iterates and isinstance(error, ConnectionClosedOK):

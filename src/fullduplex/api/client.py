@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import http
 import os
 import random
@@ -21,12 +22,10 @@ from ..wire.errors import InvalidMessage, InvalidStatus
 from ..wire.handshake import USER_AGENT, ClientHandshake
 from ..wire.headers import HeadersLike, Response
 from ..wire.http1 import ResponseReader
-from ..wire.opcodes import State
 from ..wire.uri import parse_uri
 from .connection import Connection
 from .host import get_engine
-from .listener import Listener
-from .server import ListenerLike, check_listener
+from .listener import ListenerLike, check_listener
 from .settings import Limit, Logger, Settings
 
 # A server that answers so may answer otherwise soon.
@@ -44,10 +43,11 @@ STABLE: Final = 10.0
 class ClientConnection(Connection):
     """The client's side of a connection. `request` and `response` are those of its opening handshake."""
 
-    __slots__ = ("_handshake", "_opened", "_reader")
+    __slots__ = ("_handshake", "_opened", "_reader", "when_open")
 
     def __init__(self, settings: Settings, handshake: ClientHandshake, sock: socket.socket) -> None:
         super().__init__(settings, settings.make_session(), sock, float("inf"))
+        self.when_open: Callable[[Connection], None] | None = None
         self._handshake = handshake
         self._reader: ResponseReader | None = ResponseReader()
         self._opened: asyncio.Future[None] = self.loop.create_future()
@@ -56,9 +56,11 @@ class ClientConnection(Connection):
         """Wait for the end of the opening handshake. Raises OSError, InvalidHandshake."""
         try:
             await self._opened
-        finally:
-            if self.session.state is not State.OPEN and not self.session.over:
-                self.link.abort("local", "the opening handshake was given up")
+        except BaseException:
+            self.link.abort("local", "the opening handshake was given up")
+            if not self._opened.cancelled():
+                self._opened.exception()  # what nobody has seen, if both came at once, nobody has to
+            raise
 
     # The opening handshake, RFC 6455, section 4.1.
 
@@ -82,6 +84,10 @@ class ClientConnection(Connection):
         self._reader = None
         self.response = response
         self.subprotocol = self._handshake.check(response)
+        self.link.open()
+        if self.when_open is not None:
+            self.when_open(self)
+            self.when_open = None
         if not self._opened.done():
             self._opened.set_result(None)
         self.opened(rest)
@@ -140,13 +146,13 @@ def backoff(first: float = 1.0, factor: float = 2.0, most: float = 30.0) -> Gene
 
 
 def retry_after(error: Exception) -> float:
-    """The seconds that a refusal asks to wait, by its Retry-After header (RFC 9110, section 10.2.3); 0 if it does not."""
+    """The seconds that a refusal asks to wait by its Retry-After header, or 0. RFC 9110, section 10.2.3."""
     if not isinstance(error, InvalidStatus):
         return 0.0
     value = "".join(error.response.headers.get_all("Retry-After")[:1])
     if value.isascii() and value.isdigit() and len(value) < 10:
         return float(value)
-    with suppress(ValueError):
+    with suppress(ValueError, OverflowError):
         return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
     return 0.0
 
@@ -172,7 +178,7 @@ class connect:
         ssl: a context for wss, instead of `ssl.create_default_context()`.
         server_hostname: the name that the certificate has to be for, instead of the uri's host.
         host, port: where to connect TCP, instead of the uri's host and port.
-        sock: a connected or unconnected socket to use.
+        sock: a connected socket to use.
         family, local_addr: as in `loop.create_connection`.
         create_connection: a subclass of `ClientConnection`.
 
@@ -220,6 +226,7 @@ class connect:
             raise ValueError("ssl needs a wss:// URI")
         check_listener(listener)
         self._listener = listener
+        self._context = contextvars.copy_context()
         self._handshake = ClientHandshake(
             parsed,
             origin=origin,
@@ -296,12 +303,13 @@ class connect:
     async def _open(self) -> ClientConnection:
         settings = self._settings
         settings.loop = asyncio.get_running_loop()
-        settings.engine = get_engine()
         self._connection = None
         try:
-            async with asyncio.timeout(settings.open_timeout):
+            async with asyncio.timeout(settings.open_timeout) as timeout:
                 return await self._connect()
         except TimeoutError:
+            if not timeout.expired():
+                raise  # TCP's own
             attempt = self._connection
             response = None if attempt is None else attempt.partial_response()
             if response is not None:
@@ -314,14 +322,15 @@ class connect:
         if self._path is not None:
             return await self._attempt(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM), self._path)
         errors: list[OSError] = []
-        found = await self._settings.loop.getaddrinfo(self._host, self._port, family=self._family, type=socket.SOCK_STREAM)
+        loop = self._settings.loop
+        found = await loop.getaddrinfo(self._host, self._port, family=self._family, type=socket.SOCK_STREAM)
         for family, _, protocol, _, address in found:
-            sock = socket.socket(family, socket.SOCK_STREAM, protocol)
+            self._connection = None
             try:
-                return await self._attempt(sock, address)
+                return await self._attempt(socket.socket(family, socket.SOCK_STREAM, protocol), address)
             except OSError as error:
-                assert self._connection is not None
-                if self._connection.link.phase != CONNECTS:
+                attempt: ClientConnection | None = self._connection
+                if attempt is not None and attempt.link.phase != CONNECTS:
                     raise  # TCP was there: it is the server, not the address
                 errors.append(error)
         if len(errors) == 1:
@@ -340,18 +349,19 @@ class connect:
             if self._secure:
                 context = self._ssl or ssl_module.create_default_context()
                 sock = context.wrap_socket(sock, server_hostname=self._server_hostname, do_handshake_on_connect=False)
+            settings.engine = get_engine()  # now, not before: an engine ends with the last of its links
             connection = self._create_connection(settings, self._handshake, sock)
+            connection.when_open = self._opened
+            self._connection = connection
+            settings.engine.connect(connection.link, address)
         except BaseException:
             sock.close()
             raise
-        if isinstance(self._listener, Listener):
-            connection.listener = self._listener
-        elif self._listener is not None:
-            connection.listener = self._listener()
-        self._connection = connection
-        settings.engine.connect(connection.link, address)
         await connection.wait_opened()
         return connection
+
+    def _opened(self, connection: Connection) -> None:
+        connection.listen(self._listener, self._context.copy())
 
 
 def unix_connect(path: str | os.PathLike[str], uri: str = "ws://localhost/", **kwargs: Any) -> connect:

@@ -7,6 +7,7 @@ all of the socket's the link's; what is here is who waits for what.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 import socket
 import uuid
@@ -15,23 +16,23 @@ from types import TracebackType
 from typing import Any, Final, Literal, Self, overload
 
 from ..engine.link import Link
-from ..wire.codec import append_frame
-from ..wire.errors import ConcurrencyError, ConnectionClosed, WebSocketException
+from ..wire.errors import ConcurrencyError, ConnectionClosed
 from ..wire.headers import Request, Response
 from ..wire.opcodes import CloseCode, Opcode, State
 from ..wire.session import BINARY_FRAME, OPEN, TEXT_FRAME, Fragment, Session
 from .awaitables import DONE, Failed, Later, Ready, Receive, Waiter
-from .listener import Listener
+from .listener import Listener, ListenerLike
+from .messages import Asynchronous, BytesLike, Data, convert, encode
 from .settings import Settings
-
-CLOSED = State.CLOSED
-
-Data = str | bytes
-BytesLike = bytes | bytearray | memoryview
 
 # Output gathers up to here before it is written out of turn, and a task that sends more than this without ever
 # waiting lets others run.
 GATHER: Final = 32_768
+
+BUSY: Final = "another task already waits for a message of this connection"
+
+# Who waits, in order. Each leaves by itself, also when it is cancelled.
+Waiters = dict[asyncio.Future[None], None]
 
 
 class Connection:
@@ -43,11 +44,12 @@ class Connection:
     __slots__ = (
         "__weakref__",
         "_closed_waiters",
+        "_context",
         "_drain_waiters",
         "_id",
         "_iterate",
         "_pongs",
-        "_receive",
+        "_stream",
         "_turn_waiters",
         "_waiter",
         "finished",
@@ -73,13 +75,14 @@ class Connection:
         self.subprotocol: str | None = None
         self.finished = False  # no more messages will come
         self._id: uuid.UUID | None = None
-        self._receive: Receive | None = None
         self._iterate: Receive | None = None
+        self._stream: object | None = None  # who receives a message in parts
         self._waiter: Waiter | None = None  # who waits for a message
         self._pongs: dict[bytes, asyncio.Future[float]] | None = None
-        self._drain_waiters: list[asyncio.Future[None]] | None = None
-        self._turn_waiters: list[asyncio.Future[None]] | None = None
-        self._closed_waiters: list[asyncio.Future[None]] | None = None
+        self._drain_waiters: Waiters | None = None
+        self._turn_waiters: Waiters | None = None
+        self._closed_waiters: Waiters | None = None
+        self._context: contextvars.Context | None = None  # of the listener
 
     # What is known of it.
 
@@ -102,23 +105,23 @@ class Connection:
 
     @property
     def close_code(self) -> int | None:
-        """The close code received, 1006 if TCP ended without one, None before the end. RFC 6455, section 7.1.5."""
-        return self.session.error().code if self.session.state is CLOSED else None
+        """The close code received, 1006 if TCP ended without one, None while messages may come. Section 7.1.5."""
+        return self.session.error().code if self.finished else None
 
     @property
     def close_reason(self) -> str | None:
-        """The close reason received, None before the end. RFC 6455, section 7.1.6."""
-        return self.session.error().reason if self.session.state is CLOSED else None
+        """The close reason received, None while messages may come. RFC 6455, section 7.1.6."""
+        return self.session.error().reason if self.finished else None
 
     @property
     def close_exc(self) -> ConnectionClosed | None:
-        """Both close frames, who ended the connection, and what was seen, as an exception; None before the end."""
-        return self.session.error() if self.session.state is CLOSED else None
+        """Both close frames, who ended the connection, what was seen; None while messages may come."""
+        return self.session.error() if self.finished else None
 
     @property
     def latency(self) -> float:
         """The last measured round trip of a ping and its pong in seconds; 0 before the first."""
-        return self.session.latency
+        return self.session.keepalive.latency
 
     @property
     def buffered_amount(self) -> int:
@@ -166,13 +169,13 @@ class Connection:
         """
         if decode is not None:
             return Later(self._recv_as, decode)
-        receive = self._receive
-        if receive is None:
-            receive = self._receive = Receive(self, False)
-        return receive
+        if self._stream is not None:
+            self._leave_stream()
+        # One for each call: `gather` takes the same object twice for one.
+        return Receive(self, False)
 
     async def _recv_as(self, decode: bool) -> Data:
-        return _convert(await self.recv(), decode)
+        return convert(await self.recv(), decode)
 
     def __aiter__(self) -> AsyncIterator[Data]:
         """Receive until the connection closes; an abnormal closure raises ConnectionClosedError."""
@@ -181,7 +184,11 @@ class Connection:
     def __anext__(self) -> Awaitable[Data]:
         iterate = self._iterate
         if iterate is None:
-            iterate = self._iterate = Receive(self, True)
+            if self._stream is not None:
+                self._leave_stream()
+            iterate = Receive(self, True)
+            if not self.finished:
+                self._iterate = iterate
         return iterate
 
     @overload
@@ -196,12 +203,15 @@ class Connection:
         Text arrives in whole characters. What is left of a message that is not read to its end is dropped.
         """
         session = self.session
+        self._leave_stream()
+        self._stream = stream = object()
+        self._iterate = None
         if session.inbox_head == len(session.inbox):
             session.stream()
         complete = False
         try:
             while not complete:
-                part: Any = await self.recv()
+                part: Any = await Receive(self, False)
                 if isinstance(part, Fragment):
                     complete = part.fin
                     part = part.data
@@ -210,10 +220,24 @@ class Connection:
                 else:
                     complete = True
                     session.streaming = False
-                yield part if decode is None else _convert(part, decode)
+                if complete:
+                    self._stream = None
+                yield part if decode is None else convert(part, decode)
+                if self._stream is not stream and not complete:
+                    raise ConcurrencyError("another message is received: the rest of this one is dropped")
         finally:
-            if not complete:
-                session.skip()
+            if self._stream is stream:
+                self._stream = None
+                if not complete:
+                    session.skip()
+
+    def _leave_stream(self) -> None:
+        """Another message is to be received. A generator that was left early may not have been told yet."""
+        if self._waiter is not None and self._waiter.waiting:
+            raise ConcurrencyError(BUSY)
+        if self._stream is not None:
+            self._stream = None
+            self.session.skip()
 
     def wait(self) -> Waiter:
         """Where the running task waits for a message."""
@@ -221,7 +245,7 @@ class Connection:
         if waiter is None or waiter.cancelled():
             waiter = self._waiter = Waiter(self.loop)
         elif waiter.waiting:
-            raise ConcurrencyError("another task already waits for a message of this connection")
+            raise ConcurrencyError(BUSY)
         waiter._asyncio_future_blocking = True
         return waiter
 
@@ -234,13 +258,19 @@ class Connection:
     # Sending.
 
     def send(
-        self, message: Data | BytesLike | Iterable[Data | BytesLike] | AsyncIterable[Data | BytesLike], text: bool | None = None
+        self,
+        message: Data | BytesLike | Iterable[Data | BytesLike] | AsyncIterable[Data | BytesLike],
+        text: bool | None = None,
     ) -> Awaitable[None]:
         """Send a message: `str` as text, bytes as binary; `text` True or False sends either as the other.
 
-        An iterable or an asynchronous iterable of one kind is sent as the fragments of one message. The message is
-        under way when `send` returns. Awaiting it waits while more than `write_limit` bytes wait for the peer, and
-        raises ConnectionClosed if it could not be sent; a cancelled wait takes nothing back. Raises TypeError.
+        The message is under way when `send` returns. Awaiting it waits while more than `write_limit` bytes wait for
+        the peer, and raises ConnectionClosed if it could not be sent; a cancelled wait takes nothing back.
+
+        An iterable or an asynchronous iterable of one kind is sent as the fragments of one message. That, and what is
+        sent meanwhile, happens when it is awaited; a message that cannot be completed closes the connection with 1011.
+
+        Raises TypeError.
         """
         session = self.session
         kind = type(message)
@@ -250,14 +280,14 @@ class Connection:
             elif kind is str and text is None:
                 session.send(TEXT_FRAME, message.encode())  # type: ignore[union-attr]
             elif isinstance(message, str | BytesLike):
-                payload, is_text = _encode(message)
+                payload, is_text = encode(message)
                 session.send(TEXT_FRAME if (is_text if text is None else text) else BINARY_FRAME, payload)
             else:
                 return self._send_parts(message, text)
         except ConcurrencyError:
-            return Later(self._send_in_turn, message, text)
+            return self._send_in_turn(message, text)
         except ConnectionClosed as error:
-            return Failed(error)
+            return self._refused(error)
         link = self.link
         if not link.corked:
             link.touch()
@@ -275,73 +305,85 @@ class Connection:
     async def _drain(self) -> None:
         """Wait until the peer has taken enough."""
         while self.is_slow:
-            self._drain_waiters, waiter = self._wait_in(self._drain_waiters)
+            if self._drain_waiters is None:
+                self._drain_waiters = {}
             self.link.low_water = self.settings.write_low
             self.link.draining = True
-            await waiter
+            await self._wait_in(self._drain_waiters)
         if self.link.closed:
             raise self.session.error()
 
-    def _wait_in(
-        self, waiters: list[asyncio.Future[None]] | None
-    ) -> tuple[list[asyncio.Future[None]], asyncio.Future[None]]:
+    async def _wait_in(self, waiters: Waiters) -> None:
         waiter: asyncio.Future[None] = self.loop.create_future()
-        return [*(waiters or ()), waiter], waiter
+        waiters[waiter] = None
+        try:
+            await waiter
+        finally:
+            del waiters[waiter]
+
+    def _refused(self, error: ConnectionClosed) -> Awaitable[Any]:
+        """Why nothing can be sent; while the closing handshake is under way, once its end is known."""
+        session = self.session
+        return Failed(error) if session.state is not State.CLOSING or session.over else Later(self._refuse)
+
+    async def _refuse(self) -> None:
+        await self.wait_closed()
+        raise self.session.error()
+
+    # A message in fragments. What these return are plain coroutines: one that is not awaited is a mistake, and told so.
 
     async def _send_in_turn(self, message: Any, text: bool | None) -> None:
-        """A message is being sent in fragments; no other may stand inside it. RFC 6455, section 5.4."""
-        while self.session.sending and self.session.state is OPEN:
-            self._turn_waiters, waiter = self._wait_in(self._turn_waiters)
-            await waiter
+        await self._wait_turn()
         await self.send(message, text)
+
+    async def _wait_turn(self) -> None:
+        """No other message may stand inside one that is sent in fragments. RFC 6455, section 5.4."""
+        while self.session.sending and self.session.state is OPEN:
+            if self._turn_waiters is None:
+                self._turn_waiters = {}
+            await self._wait_in(self._turn_waiters)
 
     def _send_parts(self, parts: Any, text: bool | None) -> Awaitable[None]:
         if isinstance(parts, Mapping):
             raise TypeError("a mapping is no message: send its text, or an iterable of fragments")
         if not isinstance(parts, Iterable | AsyncIterable):
             raise TypeError(f"a message is str, bytes-like, or an iterable of these; not {type(parts).__name__}")
-        if self.session.sending:
-            return Later(self._send_in_turn, parts, text)
-        return Later(self._send_fragments, parts, text)
+        return self._send_fragments(parts if isinstance(parts, AsyncIterable) else Asynchronous(parts), text)
 
-    async def _send_fragments(self, parts: Any, text: bool | None) -> None:
+    async def _send_fragments(self, parts: AsyncIterable[Any], text: bool | None) -> None:
         session = self.session
-        while session.sending and session.state is OPEN:
-            self._turn_waiters, waiter = self._wait_in(self._turn_waiters)
-            await waiter
         kind: bool | None = None
-        opcode = 0
+        opcode = 0  # 0: it has not begun
         try:
-            async for part in _iterate(parts):
-                payload, is_text = _encode(part)
+            async for part in parts:
+                payload, is_text = encode(part)
                 if kind is None:
                     kind = is_text
+                    await self._wait_turn()
                     opcode = Opcode.TEXT if (is_text if text is None else text) else Opcode.BINARY
                 elif kind is not is_text:
                     raise TypeError("the fragments of a message are all str or all bytes-like")
-                session.send_fragment(opcode, payload, False)
-                self.link.touch()
-                if len(session.out) >= GATHER or self.link.unsent is not None:
-                    await self._press(self.link)
+                await self._send_fragment(opcode, payload, False)
             if opcode:
-                session.send_fragment(opcode, b"", True)
-                self.link.touch()
-        except ConnectionClosed:
-            raise
+                await self._send_fragment(opcode, b"", True)
         except BaseException:
-            # What began cannot be completed, nor taken back.
-            if session.sending:
+            if opcode and session.state is OPEN:
+                # What began cannot be completed, nor taken back.
                 self.close(CloseCode.INTERNAL_ERROR, "error in a fragmented message")
             raise
         finally:
-            session.sending = 0
-            _wake(self._turn_waiters)
-            self._turn_waiters = None
+            if opcode:
+                session.sending = 0
+                _wake(self._turn_waiters)
 
-    def send_frame(self, frame: bytes) -> None:
-        """Send a frame that is made already, and do not wait; for `broadcast`. Raises ConnectionClosed."""
-        self.session.send_frame(frame)
-        self.link.touch()
+    async def _send_fragment(self, opcode: int, payload: BytesLike, fin: bool) -> None:
+        session, link = self.session, self.link
+        if session.state is not OPEN:
+            await self._refused(session.error())
+        session.send_fragment(opcode, payload, fin)
+        link.touch()
+        if not fin and (len(session.out) >= GATHER or link.unsent is not None):
+            await self._press(link)
 
     # Ping, pong, close.
 
@@ -351,11 +393,11 @@ class Connection:
         `data` is up to 125 bytes, random by default. Raises ValueError if a ping with the same data is under way.
         RFC 6455, section 5.5.2.
         """
-        payload = None if data is None else _encode(data)[0]
+        payload = None if data is None else encode(data)[0]
         try:
             key = self.session.ping(None if payload is None else bytes(payload), self.link.engine.time())
         except ConnectionClosed as error:
-            return Failed(error)
+            return self._refused(error)
         pong: asyncio.Future[float] = self.loop.create_future()
         if self._pongs is None:
             self._pongs = {}
@@ -366,9 +408,9 @@ class Connection:
     def pong(self, data: Data | BytesLike = b"") -> Awaitable[None]:
         """Send a pong that nobody asked for, as a heartbeat. RFC 6455, section 5.5.3."""
         try:
-            self.session.pong(bytes(_encode(data)[0]))
+            self.session.pong(bytes(encode(data)[0]))
         except ConnectionClosed as error:
-            return Failed(error)
+            return self._refused(error)
         self.link.touch()
         return DONE
 
@@ -392,8 +434,9 @@ class Connection:
 
     async def _wait_closed(self) -> None:
         while not self.link.closed:
-            self._closed_waiters, waiter = self._wait_in(self._closed_waiters)
-            await waiter
+            if self._closed_waiters is None:
+                self._closed_waiters = {}
+            await self._wait_in(self._closed_waiters)
 
     async def __aenter__(self) -> Self:
         return self
@@ -401,7 +444,13 @@ class Connection:
     async def __aexit__(
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        await self.close(CloseCode.NORMAL_CLOSURE if kind is None else CloseCode.INTERNAL_ERROR)
+        if kind is None or kind is GeneratorExit:  # which `break` out of `async for ws in connect(...)` becomes
+            code = CloseCode.NORMAL_CLOSURE
+        elif issubclass(kind, Exception):
+            code = CloseCode.INTERNAL_ERROR
+        else:  # cancelled, interrupted
+            code = CloseCode.GOING_AWAY
+        await self.close(code)
 
     # What the link tells: Owner.
 
@@ -415,8 +464,7 @@ class Connection:
         raise AssertionError
 
     def opened(self, rest: bytes) -> None:
-        """The opening handshake succeeded; `rest` came right behind it."""
-        self.link.open()
+        """The session is open; `rest` came right behind the opening handshake."""
         if self.listener is not None:
             self._call(self.listener.on_open, self)
             self.link.feed(rest)
@@ -431,46 +479,62 @@ class Connection:
             self.link.feed(rest)
             self.link.touch()
 
-    def received(self) -> None:
-        session = self.session
-        inbox: list[Any] = session.inbox
-        listener = self.listener
+    def listen(self, listener: ListenerLike | None, context: contextvars.Context) -> None:
+        """Have a listener called, in a context of the connection's own, instead of receiving in tasks."""
         if listener is not None:
-            try:
-                for message in inbox:
-                    listener.on_message(self, message)
-                    if session.state is not OPEN:
-                        break
-            except Exception:
-                self._listener_failed()
-            inbox.clear()
+            self._context = context
+            self.listener = listener if isinstance(listener, Listener) else self._context.run(listener)
+
+    def received(self) -> None:
+        if self.listener is not None:
+            self._call(self._hear)
             return
         if self._waiter is not None:
             self._waiter.wake()
-        if inbox:
+        if self.session.inbox:
             self._check_queue()
+
+    def is_behind(self) -> bool:
+        return bool(self.session.inbox)
+
+    def conclude(self) -> None:
+        """The messages before the verdict are taken, and whoever took them asks for more."""
+        self.link.attend()
+        self.link.touch()
+
+    def _hear(self) -> None:
+        """Give the listener what came; nothing any more once we have said goodbye."""
+        session, listener = self.session, self.listener
+        assert listener is not None
+        try:
+            for message in session.inbox:
+                if session.state is not OPEN:
+                    break
+                listener.on_message(self, message)
+        finally:
+            session.inbox.clear()
+            session.inbox_size = 0
 
     def _check_queue(self) -> None:
         """Stop reading while too much waits to be received."""
         session, settings = self.session, self.settings
-        waiting = session.inbox[session.inbox_head :]
-        if len(waiting) > settings.queue_high or sum(map(len, waiting)) > settings.queue_size:
+        if len(session.inbox) - session.inbox_head > settings.queue_high or session.inbox_size > settings.queue_size:
             if session.state is OPEN:
                 self.link.pause_reading()
             else:
                 # We have said goodbye: what nobody takes must not keep the peer's own goodbye from us.
-                session.inbox.clear()
-                session.inbox_head = 0
+                del session.inbox[session.inbox_head + settings.queue_high :]
 
     def _call(self, callback: Callable[..., object], *args: object) -> None:
+        # A callback may lead to another one of the same connection; a context cannot be entered twice.
+        context, self._context = self._context, None
         try:
-            callback(*args)
+            (context or contextvars.copy_context()).run(callback, *args)
         except Exception:
-            self._listener_failed()
-
-    def _listener_failed(self) -> None:
-        self.logger.exception("listener failed")
-        self.close(CloseCode.INTERNAL_ERROR)
+            self.logger.exception("listener failed")
+            self.close(CloseCode.INTERNAL_ERROR)
+        finally:
+            self._context = context
 
     def noticed(self) -> None:
         session = self.session
@@ -482,17 +546,16 @@ class Connection:
                     pong.set_result(latency)
         if session.over:
             self._finish()
+            self.link.resume_reading()  # the end of TCP must not wait behind a full queue
 
     def drained(self) -> None:
         _wake(self._drain_waiters)
-        self._drain_waiters = None
 
     def ended(self, error: OSError | None) -> None:
         self._finish()
         self.drained()
         _wake(self._turn_waiters)
         _wake(self._closed_waiters)
-        self._turn_waiters = self._closed_waiters = None
         if self._pongs:
             for pong in self._pongs.values():
                 if not pong.done():
@@ -500,8 +563,11 @@ class Connection:
                     pong.exception()  # nobody has to look at it
             self._pongs = None
         listener, self.listener = self.listener, None
-        if listener is not None and self.request is not None:
+        if listener is not None:
             self._call(listener.on_close, self, self.close_code, self.close_reason)
+        # A connection that is over goes with the last who hold it, not with the next collection of cycles.
+        self._iterate = None
+        self.link.owner = NOBODY
 
     def _finish(self) -> None:
         """No more messages will come."""
@@ -510,68 +576,23 @@ class Connection:
             self._waiter.schedule()
 
 
-def _encode(message: Data | BytesLike) -> tuple[BytesLike, bool]:
-    """The bytes of a message or of a part of it, and whether it is text."""
-    if isinstance(message, str):
-        return message.encode(), True
-    if isinstance(message, bytes | bytearray):
-        return message, False
-    if isinstance(message, memoryview):
-        return message.tobytes(), False  # of any shape and format
-    raise TypeError(f"a message is str or bytes-like, not {type(message).__name__}")
-
-
-def _convert(message: Data, decode: bool) -> Data:
-    if decode:
-        return message if isinstance(message, str) else message.decode()
-    return message.encode() if isinstance(message, str) else message
-
-
-async def _iterate(parts: Any) -> AsyncIterator[Any]:
-    if isinstance(parts, AsyncIterable):
-        async for part in parts:
-            yield part
-    else:
-        for part in parts:
-            yield part
-
-
 async def _yield() -> None:
     """Let others run: a task that sends without end must not be the only one."""
     await asyncio.sleep(0)
 
 
-def _wake(waiters: list[asyncio.Future[None]] | None) -> None:
+def _wake(waiters: Waiters | None) -> None:
     for waiter in waiters or ():
         if not waiter.done():
             waiter.set_result(None)
 
 
-def broadcast(connections: Iterable[Connection], message: Data | BytesLike, raise_exceptions: bool = False) -> None:
-    """Send a message to many connections; frame it once. Does not wait, not even for slow ones.
+class _Nobody:
+    """Who a link works for once its connection is over."""
 
-    Connections that are not open, or in the middle of a fragmented message, are passed over; with `raise_exceptions`
-    an ExceptionGroup says which failed. Raises TypeError.
-    """
-    payload, is_text = _encode(message)
-    first = TEXT_FRAME if is_text else BINARY_FRAME
-    frame = bytearray()
-    append_frame(frame, first, payload, None)
-    made = bytes(frame)
-    errors: list[Exception] = []
-    for connection in connections:
-        session = connection.session
-        if session.state is not OPEN:
-            continue
-        try:
-            if session.server:
-                session.send_frame(made)
-            else:
-                session.send(first, payload)
-        except WebSocketException as error:
-            errors.append(error)
-            connection.logger.warning("skipped broadcast: %s", error)
-            continue
-        connection.link.touch()
-    if errors and raise_exceptions:
-        raise ExceptionGroup("skipped broadcast", errors)
+    def _ignore(self, *_: object) -> None: ...
+
+    ready = receive_opening = received = is_behind = noticed = drained = opening_expired = ended = _ignore
+
+
+NOBODY: Final[Any] = _Nobody()

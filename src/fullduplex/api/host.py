@@ -39,7 +39,7 @@ class AsyncioHost:
     def attach(self, engine: Engine) -> None:
         poller = engine.poller
         if poller.fileno() >= 0:
-            self._context.run(self.loop.add_reader, poller.fileno(), engine.tick)
+            contextvars.Context().run(self.loop.add_reader, poller.fileno(), engine.tick)
         elif isinstance(poller, SelectorPoller):
             poller.mirror = lambda fd, events: self._mirror(fd, events, engine.tick)
         # A loop that ends well closes its asynchronous generators: the one moment to close what is still open.
@@ -47,12 +47,13 @@ class AsyncioHost:
         _run(self._farewell.asend(None))
 
     def _mirror(self, fd: int, events: int, tick: Callable[[], None]) -> None:
+        context = contextvars.Context()  # a tick may run in `_context` now, which cannot be entered again
         if events & READ:
-            self._context.run(self.loop.add_reader, fd, tick)
+            context.run(self.loop.add_reader, fd, tick)
         else:
             self.loop.remove_reader(fd)
         if events & WRITE:
-            self._context.run(self.loop.add_writer, fd, tick)
+            context.run(self.loop.add_writer, fd, tick)
         else:
             self.loop.remove_writer(fd)
 

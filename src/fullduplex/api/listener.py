@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -13,7 +15,8 @@ class Listener:
 
     An instance serves all connections; a class, or another function without arguments, makes one for each. Callbacks
     are plain functions and must not block. In them `ws.send` does not wait: `ws.is_slow` tells that the peer does not
-    keep up. One that raises closes the connection with 1011 and is logged.
+    keep up. One that raises closes the connection with 1011 and is logged. Those of one connection share a context of
+    their own, a copy of the one that `serve` or `connect` was called in: what they set there, no other connection sees.
     """
 
     def on_open(self, ws: Connection) -> None:
@@ -24,3 +27,13 @@ class Listener:
 
     def on_close(self, ws: Connection, code: int, reason: str) -> None:
         """TCP has ended; `code` is 1006 if no close frame came. `ws.close_exc` knows more."""
+
+
+ListenerLike = Listener | Callable[[], Listener]
+
+
+def check_listener(listener: ListenerLike | None) -> None:
+    """Raises TypeError for a listener that could not work."""
+    for name in ("on_open", "on_message", "on_close"):
+        if inspect.iscoroutinefunction(getattr(listener, name, None)):
+            raise TypeError(f"{name} of a Listener is a plain function; for coroutines use a handler")

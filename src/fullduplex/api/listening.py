@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 import stat
 from collections.abc import Sequence
+from typing import Any
 
 
 async def bind_tcp(
@@ -19,31 +21,43 @@ async def bind_tcp(
 ) -> list[socket.socket]:
     """Listen on all addresses of the hosts. Several share the port that the first one gets for port 0.
 
-    Raises OSError if one of them cannot be had; then none is kept.
+    Raises OSError if one of the hosts cannot be had; then none is kept. Of a host with several addresses, those of a
+    family that this machine is not set up for are passed over: a name has ::1 where IPv6 is off, too.
     """
     hosts = [host] if isinstance(host, str) or host is None else list(host)
     loop = asyncio.get_running_loop()
-    found = []
-    for name in hosts:
-        found += await loop.getaddrinfo(
-            name or None, port or 0, family=family, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
-    sockets: list[socket.socket] = []
+    had: dict[Any, socket.socket] = {}
     try:
-        for kind, _, protocol, _, address in dict.fromkeys(found):
-            if not port and sockets:
-                address = (address[0], sockets[0].getsockname()[1], *address[2:])
-            sockets.append(_listen(socket.socket(kind, socket.SOCK_STREAM, protocol), address, backlog, reuse_address, reuse_port))
-    except OSError:
-        for sock in sockets:
+        for name in hosts:
+            found = await loop.getaddrinfo(
+                name or None, port or 0, family=family, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )
+            errors: list[OSError] = []
+            for kind, _, _, _, address in found:
+                if address in had:
+                    continue
+                where = address
+                if had and not port:
+                    where = (address[0], next(iter(had.values())).getsockname()[1], *address[2:])
+                try:
+                    had[address] = _listen(kind, where, backlog, reuse_address, reuse_port)
+                except OSError as error:
+                    if error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
+                        raise
+                    errors.append(error)
+            if len(errors) == len(found):
+                raise errors[0]
+    except BaseException:
+        for sock in had.values():
             sock.close()
         raise
-    return sockets
+    return list(had.values())
 
 
 def _listen(
-    sock: socket.socket, address: tuple[object, ...], backlog: int, reuse_address: bool | None, reuse_port: bool
+    family: int, address: tuple[Any, ...], backlog: int, reuse_address: bool | None, reuse_port: bool
 ) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         if reuse_address or (reuse_address is None and os.name == "posix"):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -60,18 +74,21 @@ def _listen(
     return sock
 
 
-def bind_unix(path: str | os.PathLike[str]) -> socket.socket:
-    """A Unix socket at `path`; one that a server left behind there is replaced. Raises OSError."""
+def bind_unix(path: str | os.PathLike[str], backlog: int) -> socket.socket:
+    """Listen at `path`; a socket that a server left behind there is replaced. Raises OSError."""
     path = os.fspath(path)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        if stat.S_ISSOCK(os.stat(path).st_mode):
-            os.remove(path)
-    except FileNotFoundError:
-        pass
-    try:
+        if not path.startswith("\0"):  # Linux's abstract names are no files
+            try:
+                if stat.S_ISSOCK(os.stat(path).st_mode):
+                    os.remove(path)
+            except FileNotFoundError:
+                pass
+        sock.setblocking(False)
         sock.bind(path)
+        sock.listen(backlog)
     except OSError as error:
         sock.close()
-        raise OSError(error.errno, f"cannot listen on {path}: {error.strerror}") from None
+        raise OSError(error.errno, f"cannot listen on {path}: {error.strerror or error}") from None
     return sock

@@ -21,11 +21,11 @@ from ..wire.errors import ConnectionClosed, InvalidHandshake, InvalidMessage
 from ..wire.handshake import SAME_ORIGIN, USER_AGENT, Origins, ServerHandshake
 from ..wire.headers import Request, Response
 from ..wire.http1 import HeadReader
-from ..wire.opcodes import CloseCode, State
+from ..wire.opcodes import CloseCode
 from ..wire.session import OPEN
 from .connection import Connection
 from .host import get_engine
-from .listener import Listener
+from .listener import ListenerLike, check_listener
 from .listening import bind_tcp, bind_unix
 from .settings import Limit, Logger, Settings
 
@@ -33,7 +33,6 @@ from .settings import Limit, Logger, Settings
 BACKLOG: Final = 4096
 
 Handler = Callable[["ServerConnection"], Awaitable[None]]
-ListenerLike = Listener | Callable[[], Listener]
 ProcessRequest = Callable[["ServerConnection", Request], Awaitable[Response | None] | Response | None]
 ProcessResponse = Callable[["ServerConnection", Request, Response], Awaitable[Response | None] | Response | None]
 SelectSubprotocol = Callable[["ServerConnection", Sequence[str]], str | None]
@@ -53,7 +52,7 @@ class ServerConnection(Connection):
 
     def respond(self, status: int, text: str) -> Response:
         """Make an HTTP response with a plain text body, to return from `process_request` or `process_response`."""
-        return self.server.handshake.respond(http.HTTPStatus(status), text)
+        return self.server.handshake.respond(status, text)
 
     # The opening handshake, RFC 6455, section 4.2. A hook that is a coroutine goes on in a task.
 
@@ -78,9 +77,17 @@ class ServerConnection(Connection):
 
     def _call_hook(self, hook: Callable[..., Any], *args: Any) -> Any:
         try:
-            return hook(*args)
+            return self.next_context().run(hook, *args)
         except Exception as error:
             return self._hook_failed(error)
+
+    def next_context(self) -> contextvars.Context:
+        """Hooks, handler and listener see what `serve` saw, and what those before them have set.
+
+        A copy for each: one may be called while the one before it still runs, and no context can be entered twice.
+        """
+        self._context = (self._context or self.server.context).copy()
+        return self._context
 
     def _hook_failed(self, error: Exception) -> Response:
         if isinstance(error, InvalidHandshake):
@@ -92,18 +99,22 @@ class ServerConnection(Connection):
         """Call `then` with the hook's answer; if the hook is a coroutine, when that is there."""
         if inspect.isawaitable(answer):
             self.link.pause_reading()
-            self._opening = self.loop.create_task(self._go_on_later(answer, then), context=self.server.context.copy())
-        else:
+            self._opening = self.loop.create_task(self._go_on_later(answer, then), context=self._context)
+            if inspect.iscoroutine(answer):  # cancelled before it began, it would complain of not being awaited
+                self._opening.add_done_callback(lambda _: answer.close())
+        elif answer is None or isinstance(answer, Response):
             then(answer)
+        else:
+            then(self._hook_failed(TypeError(f"a hook returns a Response or None, not {type(answer).__name__}")))
 
     async def _go_on_later(self, answer: Awaitable[Any], then: Callable[[Any], None]) -> None:
         try:
             response = await answer
         except Exception as error:
             response = self._hook_failed(error)
-        if not self.link.closed:
+        if not self.link.closed and self.response is None:  # nobody has answered meanwhile: 408, 503
             self.link.resume_reading()
-            then(response)
+            self._go_on(response, then)
             self.link.touch()
 
     def _accept(self, response: Response | None) -> None:
@@ -126,7 +137,7 @@ class ServerConnection(Connection):
 
     def _select(self, offered: Sequence[str]) -> str | None:
         assert self.server.select_subprotocol is not None
-        return self.server.select_subprotocol(self, offered)
+        return self.next_context().run(self.server.select_subprotocol, self, offered)
 
     def _reject(self, error: InvalidHandshake) -> None:
         self._reader = None
@@ -135,6 +146,8 @@ class ServerConnection(Connection):
 
     def _respond(self, response: Response) -> None:
         """Send the response; 101 opens the session, any other ends TCP."""
+        if self.link.closed:  # by a hook
+            return
         self.response = response
         headers = response.headers
         switches = response.status_code == http.HTTPStatus.SWITCHING_PROTOCOLS
@@ -152,6 +165,7 @@ class ServerConnection(Connection):
             return
         self._opening = None
         if switches:
+            self.link.open()
             self.server.opened(self)
             rest, self._rest = self._rest, b""
             self.opened(rest)
@@ -243,10 +257,10 @@ class Server:
 
     async def _start(self) -> Self:
         if self._closed is None:
+            self._sockets = await self._bind()
             loop = asyncio.get_running_loop()
             self._closed = loop.create_future()
             self.settings.loop = loop
-            self._sockets = await self._bind()
             if self._start_serving:
                 await self.start_serving()
         return self
@@ -300,12 +314,16 @@ class Server:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self._ssl is not None:
                 sock = self._ssl.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+            timeout = self.settings.open_timeout
+            connection = self._create_connection(self, sock, float("inf") if timeout is None else engine.now + timeout)
         except OSError as error:  # it has ended already
             self.logger.info("connection closed before the opening handshake: %s", error)
             sock.close()
             return
-        timeout = self.settings.open_timeout
-        connection = self._create_connection(self, sock, float("inf") if timeout is None else engine.now + timeout)
+        except Exception:
+            self.logger.exception("cannot serve a connection")
+            sock.close()
+            return
         self._opening.add(connection)
         engine.add(connection.link)
 
@@ -314,13 +332,15 @@ class Server:
         self._opening.discard(connection)
         self._connections.add(connection)
         if self.handler is not None:
-            task = self.settings.loop.create_task(self._handle(connection), context=self.context.copy())
+            task = self.settings.loop.create_task(self._handle(connection), context=connection.next_context())
             self._handlers.add(task)
             task.add_done_callback(self._handled)
-        elif isinstance(self.listener, Listener):
-            connection.listener = self.listener
-        elif self.listener is not None:
-            connection.listener = self.listener()
+        else:
+            try:
+                connection.listen(self.listener, connection.next_context())
+            except Exception:
+                self.logger.exception("cannot make a listener")
+                connection.close(CloseCode.INTERNAL_ERROR)
 
     async def _handle(self, connection: ServerConnection) -> None:
         assert self.handler is not None
@@ -356,10 +376,14 @@ class Server:
     def close(self, close_connections: bool = True, code: int = CloseCode.GOING_AWAY, reason: str = "") -> None:
         """Accept no more; close connections with `code` and `reason`, unless `close_connections` is false.
 
-        Opening handshakes that are under way end with 503. `wait_closed` waits for it all.
+        Opening handshakes that are under way end with 503. `wait_closed` waits for it all. Raises ValueError for a
+        code or a reason that may not be sent.
         """
         if self._closing:
             return
+        if close_connections:
+            for connection in list(self._connections):
+                connection.close(code, reason)
         self._closing = True
         for acceptor in self._acceptors:
             acceptor.engine.unlisten(acceptor)
@@ -368,9 +392,6 @@ class Server:
                 sock.close()
         for connection in list(self._opening):
             connection.refuse_for_shutdown()
-        if close_connections:
-            for connection in list(self._connections):
-                connection.close(code, reason)
         self._check_closed()
 
     async def wait_closed(self) -> None:
@@ -492,13 +513,11 @@ def serve(
 
 def unix_serve(handler: Handler | None = None, path: str | os.PathLike[str] | None = None, **kwargs: Any) -> Server:
     """As `serve`, on the Unix socket at `path`, or on the given `sock`."""
+    server = serve(handler, **kwargs)
     if path is not None:
-        kwargs["sock"] = bind_unix(path)
-    return serve(handler, **kwargs)
 
+        async def bind() -> list[socket.socket]:
+            return [bind_unix(path, kwargs.get("backlog", BACKLOG))]
 
-def check_listener(listener: ListenerLike | None) -> None:
-    """Raises TypeError for a listener that could not work."""
-    for name in ("on_open", "on_message", "on_close"):
-        if inspect.iscoroutinefunction(getattr(listener, name, None)):
-            raise TypeError(f"{name} of a Listener is a plain function; for coroutines use a handler")
+        server._bind = bind
+    return server

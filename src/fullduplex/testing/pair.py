@@ -155,8 +155,9 @@ class Pair:
         while moved:
             for end in self.ends:
                 end.attend()
-            # Both, whatever the first did.
-            moved = any([end.deliver(self.cut) for end in self.ends])
+            moved = False
+            for end in self.ends:
+                moved |= end.deliver(self.cut)
 
     def pass_time(self, seconds: float) -> None:
         """Move the clock from deadline to deadline, and the bytes at each: nothing is late."""

@@ -1,12 +1,12 @@
 """Frames, RFC 6455 section 5: their heads, and their masks. Functions only; nothing here keeps state but the mask keys.
 
-      0               1               2 ... 3          4 ... 9            then 4, if masked
-     +-+-+-+-+-------+-+-------------+----------------+------------------+-------------+
-     |F|R|R|R| opcode|M|   length    | ... of 16 bits | ... of 64 bits   | masking key |
-     |I|S|S|S|  (4)  |A|     (7)     | if length is   | if length is 127 |             |
-     |N|V|V|V|       |S|             | 126            |                  |             |
-     | |1|2|3|       |K|             |                |                  |             |
-     +-+-+-+-+-------+-+-------------+----------------+------------------+-------------+
+ 0               1               2 ... 3          4 ... 9            then 4, if masked
++-+-+-+-+-------+-+-------------+----------------+------------------+-------------+
+|F|R|R|R| opcode|M|   length    | ... of 16 bits | ... of 64 bits   | masking key |
+|I|S|S|S|  (4)  |A|     (7)     | if length is   | if length is 127 |             |
+|N|V|V|V|       |S|             | 126            |                  |             |
+| |1|2|3|       |K|             |                |                  |             |
++-+-+-+-+-------+-+-------------+----------------+------------------+-------------+
 """
 
 from __future__ import annotations

@@ -487,7 +487,11 @@ class Connection:
 
     def received(self) -> None:
         if self.listener is not None:
-            self._call(self._hear)
+            context, self._context = self._context, None
+            try:
+                (context or contextvars.copy_context()).run(self._hear)
+            finally:
+                self._context = context
             return
         if self._waiter is not None:
             self._waiter.wake()
@@ -506,14 +510,16 @@ class Connection:
         """Give the listener what came; nothing any more once we have said goodbye."""
         session, listener = self.session, self.listener
         assert listener is not None
+        inbox = session.inbox
         try:
-            for message in session.inbox:
+            for message in inbox:
                 if session.state is not OPEN:
                     break
                 listener.on_message(self, message)
-        finally:
-            session.inbox.clear()
-            session.inbox_size = 0
+        except Exception:
+            self._listener_failed()
+        inbox.clear()
+        session.inbox_size = 0
 
     def _check_queue(self) -> None:
         """Stop reading while too much waits to be received."""
@@ -531,10 +537,13 @@ class Connection:
         try:
             (context or contextvars.copy_context()).run(callback, *args)
         except Exception:
-            self.logger.exception("listener failed")
-            self.close(CloseCode.INTERNAL_ERROR)
+            self._listener_failed()
         finally:
             self._context = context
+
+    def _listener_failed(self) -> None:
+        self.logger.exception("listener failed")
+        self.close(CloseCode.INTERNAL_ERROR)
 
     def noticed(self) -> None:
         session = self.session

@@ -202,29 +202,25 @@ class Session:
         elif self._stash:
             at = self._receive_frame(data, 0, size)
         inbox = self.inbox
-        usual = not self.streaming
         bit = MASK if self.server else 0
+        longest = self.max_frame
+        usual = self._expects_message()
+        total = 0
         while at < size:
             # The usual frame: a whole message, all of it in this buffer, its length in 7 or 16 bits.
             first = data[at]
-            if (
-                (first == BINARY_FRAME or first == TEXT_FRAME)
-                and size - at > 3
-                and usual
-                and not self._message_opcode
-                and not self.deaf
-            ):
+            if usual and (first == BINARY_FRAME or first == TEXT_FRAME) and size - at > 3:
                 length = data[at + 1] - bit
                 start = at + (6 if bit else 2)
                 if length == 126:
-                    start += 2
                     length = data[at + 2] << 8 | data[at + 3]
+                    start += 2
                     if length < 126:
                         length = -1
                 elif length > 126:
                     length = -1
                 stop = start + length
-                if start <= stop <= size and length <= self.max_frame:
+                if start <= stop <= size and length <= longest:
                     message: str | bytes
                     if bit:
                         message = mask(data[start:stop], data[start - 4 : start])
@@ -235,12 +231,18 @@ class Session:
                             message = str(message, "utf-8")
                         except UnicodeDecodeError as error:
                             self._fail(CloseCode.INVALID_DATA, f"invalid UTF-8 in a text message: {error.reason}")
-                            return
+                            break
                     inbox.append(message)
-                    self.inbox_size += len(message)
+                    total += len(message)
                     at = stop
                     continue
             at = self._receive_frame(data, at, size)
+            usual = self._expects_message()
+        self.inbox_size += total
+
+    def _expects_message(self) -> bool:
+        """The next frame may be a whole message, to be delivered as such."""
+        return not (self.deaf or self._message_opcode or self.streaming)
 
     def _receive_frame(self, data: bytes | bytearray, at: int, size: int) -> int:
         """Read any frame, or what there is of it; return where it stopped."""

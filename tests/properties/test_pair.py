@@ -258,3 +258,14 @@ def test_close_of_both_at_once() -> None:
         assert end.session.error().rcvd_then_sent is False
         assert end.session.who == "local"
     assert pair.client.session.rcvd == Close(3000)
+
+
+def test_a_peer_that_breaks_a_rule() -> None:
+    """It is told which, and both ends close."""
+    pair = Pair()
+    pair.client.session.out += b"\xff\x80" + bytes(4)
+    pair.run()
+    assert pair.client.closed
+    assert pair.server.closed
+    assert pair.server.session.failure is not None
+    assert pair.client.session.rcvd == pair.server.session.sent == Close(1002, pair.server.session.failure.rule)

@@ -308,6 +308,23 @@ class TestRules:
                 assert at_once.take() == []
         assert {rule.rpartition(" ")[2] for rule in told} == {"5.1)", "5.2)", "5.4)", "5.5)"}
 
+    @pytest.mark.parametrize("masked", [True, False], ids=["masked", "unmasked"])
+    def test_every_second_byte(self, server: bool, masked: bool) -> None:
+        """In whole frames: the usual ones are read in another way than others."""
+        sizes = [(size, size) for size in range(126)]
+        sizes += [(126, size) for size in (0, 1, 125, 126, 127, 128, 253, 254, 255, 256, 65535)]
+        sizes += [(127, size) for size in (0, 125, 126, 127, 128, 65535, 65536)]
+        for form, size in sizes:
+            subject = Subject(server)
+            payload = b"x" * size
+            subject.hear(frame(TEXT, payload, form=form, key=KEY if masked else None) + subject.frame(BINARY))
+            if masked is not server:
+                assert_failed(subject, 1002, "masked (section 5.1)")
+            elif (form == 126 and size < 126) or (form == 127 and size < 65536):
+                assert_failed(subject, 1002, "shortest form")
+            else:
+                assert subject.take() == [payload.decode(), b""], (form, size)
+
     @pytest.mark.parametrize("opcode", [CLOSE, PING, PONG])
     def test_long_control_frames(self, make: Make, opcode: int) -> None:
         payload = close_payload(1000) + b"x" * 123

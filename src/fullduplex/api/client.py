@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import copy
 import http
 import os
 import random
@@ -48,7 +49,7 @@ class ClientConnection(Connection):
     def __init__(self, settings: Settings, handshake: ClientHandshake, sock: socket.socket) -> None:
         super().__init__(settings, settings.make_session(), sock, float("inf"))
         self.when_open: Callable[[Connection], None] | None = None
-        self._handshake = handshake
+        self._handshake = copy.copy(handshake)  # each attempt has a key of its own
         self._reader: ResponseReader | None = ResponseReader()
         self._opened: asyncio.Future[None] = self.loop.create_future()
 

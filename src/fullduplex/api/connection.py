@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import logging
 import socket
-import uuid
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Final, Literal, Self, overload
 
 from ..engine.link import Link
 from ..wire.errors import ConcurrencyError, ConnectionClosed
-from ..wire.headers import Request, Response
 from ..wire.opcodes import CloseCode, Opcode, State
 from ..wire.session import BINARY_FRAME, OPEN, TEXT_FRAME, Fragment, Session
 from .awaitables import DONE, Failed, Later, Ready, Receive, Waiter
+from .base import BaseConnection
 from .listener import Listener, ListenerLike
 from .messages import Asynchronous, BytesLike, Data, convert, encode
 from .settings import Settings
@@ -28,14 +26,13 @@ from .settings import Settings
 # Output gathers up to here before it is written out of turn, and a task that sends more than this without ever
 # waiting lets others run.
 GATHER: Final = 32_768
-
 BUSY: Final = "another task already waits for a message of this connection"
 
 # Who waits, in order. Each leaves by itself, also when it is cancelled.
 Waiters = dict[asyncio.Future[None], None]
 
 
-class Connection:
+class Connection(BaseConnection):
     """One WebSocket connection; `connect` and `serve` make them.
 
     Use it as `async with`, to close it at the end, and as `async for`, to receive until it closes.
@@ -46,35 +43,19 @@ class Connection:
         "_closed_waiters",
         "_context",
         "_drain_waiters",
-        "_id",
         "_iterate",
         "_pongs",
         "_stream",
         "_turn_waiters",
         "_waiter",
-        "finished",
-        "link",
         "listener",
         "loop",
-        "request",
-        "response",
-        "session",
-        "settings",
-        "subprotocol",
     )
 
     def __init__(self, settings: Settings, session: Session, sock: socket.socket, open_deadline: float) -> None:
-        engine = settings.engine
-        self.settings = settings
-        self.session = session
-        self.link = Link(engine, sock, session, self, open_deadline)
+        super().__init__(settings, session, Link(settings.engine, sock, session, self, open_deadline))
         self.loop = settings.loop
         self.listener: Listener | None = None
-        self.request: Request | None = None
-        self.response: Response | None = None
-        self.subprotocol: str | None = None
-        self.finished = False  # no more messages will come
-        self._id: uuid.UUID | None = None
         self._iterate: Receive | None = None
         self._stream: object | None = None  # who receives a message in parts
         self._waiter: Waiter | None = None  # who waits for a message
@@ -83,75 +64,6 @@ class Connection:
         self._turn_waiters: Waiters | None = None
         self._closed_waiters: Waiters | None = None
         self._context: contextvars.Context | None = None  # of the listener
-
-    # What is known of it.
-
-    @property
-    def id(self) -> uuid.UUID:
-        """A unique identifier, for logs."""
-        if self._id is None:
-            self._id = uuid.uuid4()
-        return self._id
-
-    @property
-    def logger(self) -> logging.Logger | logging.LoggerAdapter[Any]:
-        """The logger of the server, or the client, that made it."""
-        return self.settings.logger
-
-    @property
-    def state(self) -> State:
-        """CONNECTING, OPEN, CLOSING or CLOSED."""
-        return self.session.state
-
-    @property
-    def close_code(self) -> int | None:
-        """The close code received, 1006 if TCP ended without one, None while messages may come. Section 7.1.5."""
-        return self.session.error().code if self.finished else None
-
-    @property
-    def close_reason(self) -> str | None:
-        """The close reason received, None while messages may come. RFC 6455, section 7.1.6."""
-        return self.session.error().reason if self.finished else None
-
-    @property
-    def close_exc(self) -> ConnectionClosed | None:
-        """Both close frames, who ended the connection, what was seen; None while messages may come."""
-        return self.session.error() if self.finished else None
-
-    @property
-    def latency(self) -> float:
-        """The last measured round trip of a ping and its pong in seconds; 0 before the first."""
-        return self.session.keepalive.latency
-
-    @property
-    def buffered_amount(self) -> int:
-        """Bytes that wait to be sent."""
-        return self.link.buffered
-
-    @property
-    def is_slow(self) -> bool:
-        """The peer takes bytes slower than they are sent: over `write_limit` of them wait."""
-        return self.link.unsent is not None and self.link.buffered > self.settings.write_high
-
-    @property
-    def local_address(self) -> Any:
-        """The socket's own address: (host, port) for IPv4, (host, port, flow, scope) for IPv6, a path for Unix."""
-        return self._address(self.link.sock.getsockname)
-
-    @property
-    def remote_address(self) -> Any:
-        """The peer's address, in the same form; None once TCP has ended."""
-        return self._address(self.link.sock.getpeername)
-
-    @staticmethod
-    def _address(ask: Callable[[], Any]) -> Any:
-        try:
-            return ask()
-        except OSError:  # closed
-            return None
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.state.name} {self.remote_address}>"
 
     # Receiving.
 
@@ -300,7 +212,7 @@ class Connection:
         link.flush()
         if self.is_slow:
             return Later(self._drain)
-        return DONE if link.unsent is not None else Later(_yield)
+        return DONE if link.unsent is not None and link.buffered < GATHER else Later(_yield)
 
     async def _drain(self) -> None:
         """Wait until the peer has taken enough."""
@@ -452,19 +364,15 @@ class Connection:
             code = CloseCode.GOING_AWAY
         await self.close(code)
 
-    # What the link tells: Owner.
+    # What the link tells: Owner. The opening handshake is for each role to fill in.
 
-    def ready(self) -> None:
-        raise AssertionError
-
-    def receive_opening(self, data: bytes) -> None:
-        raise AssertionError
-
-    def opening_expired(self) -> None:
-        raise AssertionError
+    def ready(self) -> None: ...
+    def receive_opening(self, data: bytes) -> None: ...
+    def opening_expired(self) -> None: ...
 
     def opened(self, rest: bytes) -> None:
         """The session is open; `rest` came right behind the opening handshake."""
+        self.note_address()
         if self.listener is not None:
             self._call(self.listener.on_open, self)
             self.link.feed(rest)
@@ -516,8 +424,8 @@ class Connection:
                 if session.state is not OPEN:
                     break
                 listener.on_message(self, message)
-        except Exception:
-            self._listener_failed()
+        except Exception as error:
+            self._listener_failed(error)
         inbox.clear()
         session.inbox_size = 0
 
@@ -529,20 +437,20 @@ class Connection:
                 self.link.pause_reading()
             else:
                 # We have said goodbye: what nobody takes must not keep the peer's own goodbye from us.
-                del session.inbox[session.inbox_head + settings.queue_high :]
+                session.drop(settings.queue_high)
 
     def _call(self, callback: Callable[..., object], *args: object) -> None:
         # A callback may lead to another one of the same connection; a context cannot be entered twice.
         context, self._context = self._context, None
         try:
             (context or contextvars.copy_context()).run(callback, *args)
-        except Exception:
-            self._listener_failed()
+        except Exception as error:
+            self._listener_failed(error)
         finally:
             self._context = context
 
-    def _listener_failed(self) -> None:
-        self.logger.exception("listener failed")
+    def _listener_failed(self, error: Exception) -> None:
+        self.logger.error("listener failed", exc_info=error)
         self.close(CloseCode.INTERNAL_ERROR)
 
     def noticed(self) -> None:
@@ -562,9 +470,8 @@ class Connection:
 
     def ended(self, error: OSError | None) -> None:
         self._finish()
-        self.drained()
-        _wake(self._turn_waiters)
-        _wake(self._closed_waiters)
+        for waiters in (self._drain_waiters, self._turn_waiters, self._closed_waiters):
+            _wake(waiters)
         if self._pongs:
             for pong in self._pongs.values():
                 if not pong.done():

@@ -15,6 +15,9 @@ import secrets
 from struct import Struct
 from typing import Final
 
+from .limits import MAX_CONTROL
+from .opcodes import Opcode
+
 FIN: Final = 0x80
 RSV: Final = 0x70
 OPCODE: Final = 0x0F
@@ -88,6 +91,32 @@ def head_length(head: bytes) -> int:
         length = int.from_bytes(head[2:10], "big")
         return length if length > 65535 else -1
     return length
+
+
+def broken_rule(first: int, second: int, server: bool, continues: bool) -> str:
+    """The rule of section 5 that the first two bytes of a frame break, or an empty string.
+
+    `server`: who reads it. `continues`: a message in fragments is in progress.
+    """
+    opcode = first & OPCODE
+    if first & RSV:
+        return "a reserved bit is set, and no extension gives it a meaning (section 5.2)"
+    if opcode > Opcode.PONG or Opcode.BINARY < opcode < Opcode.CLOSE:
+        return f"reserved opcode {opcode} (section 5.2)"
+    if server and not second & MASK:
+        return "a client's frame is not masked (section 5.1)"
+    if not server and second & MASK:
+        return "a server's frame is masked (section 5.1)"
+    if opcode >= Opcode.CLOSE:
+        if not first & FIN:
+            return "a control frame is fragmented (section 5.5)"
+        if second & ~MASK > MAX_CONTROL:
+            return "a control frame is longer than 125 bytes (section 5.5)"
+    elif opcode == Opcode.CONT and not continues:
+        return "a continuation frame without a message to continue (section 5.4)"
+    elif opcode != Opcode.CONT and continues:
+        return "a new message inside a fragmented one (section 5.4)"
+    return ""
 
 
 def append_frame(out: bytearray, first: int, payload: bytes | bytearray | memoryview, key: bytes | None) -> None:

@@ -22,7 +22,7 @@ import codecs
 from typing import Final
 
 from . import limits
-from .codec import FIN, MASK, MAX_HEAD, OPCODE, RSV, MaskKeys, append_frame, head_length, head_size, mask
+from .codec import FIN, MASK, MAX_HEAD, OPCODE, MaskKeys, append_frame, broken_rule, head_length, head_size, mask
 from .errors import (
     ConcurrencyError,
     ConnectionClosed,
@@ -258,7 +258,7 @@ class Session:
         self._stash = head
         if len(head) < 2:
             return size
-        rule = self._broken_rule(head[0], head[1])
+        rule = broken_rule(head[0], head[1], self.server, self._message_opcode != 0)
         if rule:
             self._fail(CloseCode.PROTOCOL_ERROR, rule)
             return size
@@ -288,28 +288,6 @@ class Session:
                 if opcode != Opcode.CONT:
                     self._message_opcode = opcode
         return at + need - held
-
-    def _broken_rule(self, first: int, second: int) -> str:
-        """The rule of section 5 that the first two bytes of a frame break, or an empty string."""
-        opcode = first & OPCODE
-        if first & RSV:
-            return "a reserved bit is set, and no extension gives it a meaning (section 5.2)"
-        if opcode > Opcode.PONG or Opcode.BINARY < opcode < Opcode.CLOSE:
-            return f"reserved opcode {opcode} (section 5.2)"
-        if self.server and not second & MASK:
-            return "a client's frame is not masked (section 5.1)"
-        if not self.server and second & MASK:
-            return "a server's frame is masked (section 5.1)"
-        if opcode >= Opcode.CLOSE:
-            if not first & FIN:
-                return "a control frame is fragmented (section 5.5)"
-            if second & ~MASK > limits.MAX_CONTROL:
-                return "a control frame is longer than 125 bytes (section 5.5)"
-        elif opcode == Opcode.CONT and not self._message_opcode:
-            return "a continuation frame without a message to continue (section 5.4)"
-        elif opcode != Opcode.CONT and self._message_opcode:
-            return "a new message inside a fragmented one (section 5.4)"
-        return ""
 
     def _receive_payload(self, data: bytes | bytearray, at: int, size: int) -> int:
         """Read what there is of the payload of the frame in progress; return where it stopped."""
@@ -380,13 +358,17 @@ class Session:
 
     def skip(self) -> None:
         """Drop what is left of a message that is being delivered in fragments."""
-        left = self.inbox[self.inbox_head :]
-        kept: list[str | bytes | Fragment] = [item for item in left if not isinstance(item, Fragment)]
-        self._skipping = self.streaming and self._message_opcode != 0
-        self.streaming = self._skipping
-        self.inbox[:] = kept
+        self.streaming = self._skipping = self.streaming and self._message_opcode != 0
+        self._keep([item for item in self.inbox[self.inbox_head :] if not isinstance(item, Fragment)])
+
+    def drop(self, kept: int) -> None:
+        """Keep so many messages of the inbox, the oldest."""
+        self._keep(self.inbox[self.inbox_head :][:kept])
+
+    def _keep(self, messages: list[str | bytes | Fragment]) -> None:
+        self.inbox[:] = messages
         self.inbox_head = 0
-        self.inbox_size = sum(map(len, kept))
+        self.inbox_size = sum(map(len, messages))
 
     def take(self) -> str | bytes | Fragment:
         """Take the oldest of the inbox, which must not be empty."""

@@ -1,0 +1,116 @@
+"""What the connections of all faces know, and never wait for."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+from ..engine.link import Link
+from ..wire.errors import ConnectionClosed
+from ..wire.headers import Request, Response
+from ..wire.opcodes import State
+from ..wire.session import Session
+from .settings import Settings
+
+
+class BaseConnection:
+    """A session, the link that it rides on, and what the opening handshake said."""
+
+    __slots__ = (
+        "_id",
+        "_remote_address",
+        "finished",
+        "link",
+        "request",
+        "response",
+        "session",
+        "settings",
+        "subprotocol",
+    )
+
+    def __init__(self, settings: Settings, session: Session, link: Link) -> None:
+        self.settings = settings
+        self.session = session
+        self.link = link
+        self.request: Request | None = None
+        self.response: Response | None = None
+        self.subprotocol: str | None = None
+        self.finished = False  # no more messages will come
+        self._id: uuid.UUID | None = None
+        self._remote_address: Any = None
+
+    @property
+    def id(self) -> uuid.UUID:
+        """A unique identifier, for logs."""
+        if self._id is None:
+            self._id = uuid.uuid4()
+        return self._id
+
+    @property
+    def logger(self) -> logging.Logger | logging.LoggerAdapter[Any]:
+        """The logger of the server, or the client, that made it."""
+        return self.settings.logger
+
+    @property
+    def state(self) -> State:
+        """CONNECTING, OPEN, CLOSING or CLOSED."""
+        return self.session.state
+
+    @property
+    def close_code(self) -> int | None:
+        """The close code received, 1006 if TCP ended without one, None while messages may come. Section 7.1.5."""
+        return self.session.error().code if self.finished else None
+
+    @property
+    def close_reason(self) -> str | None:
+        """The close reason received, None while messages may come. RFC 6455, section 7.1.6."""
+        return self.session.error().reason if self.finished else None
+
+    @property
+    def close_exc(self) -> ConnectionClosed | None:
+        """Both close frames, who ended the connection, what was seen; None while messages may come."""
+        return self.session.error() if self.finished else None
+
+    @property
+    def latency(self) -> float:
+        """The last measured round trip of a ping and its pong in seconds; 0 before the first."""
+        return self.session.keepalive.latency
+
+    @property
+    def buffered_amount(self) -> int:
+        """Bytes that wait to be sent."""
+        return self.link.buffered
+
+    @property
+    def is_slow(self) -> bool:
+        """The peer takes bytes slower than they are sent: over `write_limit` of them wait."""
+        return self.link.unsent is not None and self.link.buffered > self.settings.write_high
+
+    @property
+    def local_address(self) -> Any:
+        """The socket's own address: (host, port) for IPv4, (host, port, flow, scope) for IPv6, a path for Unix.
+
+        None once TCP has ended.
+        """
+        return _ask(self.link.sock.getsockname)
+
+    @property
+    def remote_address(self) -> Any:
+        """The peer's address, in the same form; after the end of TCP, too."""
+        return self._remote_address or _ask(self.link.sock.getpeername)
+
+    def note_address(self) -> None:
+        """Keep the peer's address for when TCP has ended."""
+        self._remote_address = self.remote_address
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.state.name} {self.remote_address}>"
+
+
+def _ask(where: Callable[[], Any]) -> Any:
+    try:
+        return where()
+    except OSError:  # TCP has ended
+        return None

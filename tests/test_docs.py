@@ -1,18 +1,30 @@
-"""Every example of the documentation runs."""
+"""Every example of the documentation runs, every link leads somewhere, every `make` has its target."""
 
 from __future__ import annotations
 
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [*sorted(ROOT.glob("*.md"))] + [
+    page
+    for folder in ("docs", "conformance", "benchmarks", "examples")
+    for page in sorted((ROOT / folder).rglob("*.md"))
+]
+TARGETS = set(re.findall(r"^([a-z][\w-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+
+
+def name_of(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
 EXAMPLES = [
-    pytest.param(match[1], id=f"{page.relative_to(ROOT)}:{text.count(chr(10), 0, match.start()) + 1}")
+    pytest.param(match[1], id=f"{name_of(page)}:{text.count(chr(10), 0, match.start()) + 1}")
     for page in PAGES
     for text in [page.read_text()]
     for match in re.finditer(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
@@ -31,3 +43,49 @@ def test_example(example: str, tmp_path: Path) -> None:
     )
     assert ran.returncode == 0, ran.stderr
     assert not ran.stderr
+
+
+def anchors(page: Path) -> set[str]:
+    """Those of a page's headings, as GitHub makes them."""
+    found = re.findall(r"^#+ +(.*?) *$", without_blocks(page.read_text()), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading).lower().replace(" ", "-") for heading in found}
+
+
+def without_blocks(text: str) -> str:
+    return re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def broken_links(text: str, page: Path) -> Iterator[str]:
+    """Links to files that are not there, and to headings that are not in them."""
+    for target in re.findall(r"\]\(([^)\s]+)\)", without_blocks(text)):
+        path, _, anchor = target.partition("#")
+        if re.match(r"[a-z]+:", path):
+            continue
+        file = page.parent / path if path else page
+        if not file.exists() or (anchor and anchor not in anchors(file)):
+            yield target
+
+
+def unknown_targets(text: str) -> Iterator[str]:
+    """What `make` is called with, in code: a line of a block, or a span."""
+    for said in re.findall(r"(?:^(?: {4}|\$ )|`)make ((?:[^\s#`]+ ?)+)", text, re.MULTILINE):
+        yield from (word for word in said.split() if "=" not in word and word not in TARGETS)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_links(page: Path) -> None:
+    assert list(broken_links(page.read_text(), page)) == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_make_targets(page: Path) -> None:
+    assert list(unknown_targets(page.read_text())) == []
+
+
+def test_what_is_wrong_is_seen() -> None:
+    readme = ROOT / "README.md"
+    wrong = "[a](nowhere.md) [b](#no-such-heading) [c](README.md#neither)"
+    right = "[d](README.md) [e](#fullduplex) [f](https://example.com/x)"
+    assert list(broken_links(f"{wrong}\n{right}\n", readme)) == ["nowhere.md", "#no-such-heading", "README.md#neither"]
+    called = "    make test  said of it\n    make demo tset # no\n`make chekc` to make `make PYTHON=x check`"
+    assert list(unknown_targets(called)) == ["tset", "chekc"]

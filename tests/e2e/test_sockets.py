@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import resource
 import socket
-import struct
 import threading
 from collections.abc import Iterator
 
 import pytest
 
+from e2e.tools import shake
 from fullduplex import Close, ConnectionClosed, ConnectionClosedError, ServerConnection, connect, serve
-from peers import CLOSE, HOST, Raw, answer, close_frame, echo, raw_client, raw_server, tls, url
-from support import LoopFactory, asynchronous, run
+from peers import CLOSE, HOST, REQUEST, Raw, close_frame, echo, raw_client, raw_server, tls, url
+from support import LoopFactory, asynchronous, open_descriptors
 
 
 @pytest.fixture
@@ -50,7 +51,7 @@ async def test_a_thousand_connections_at_once(loop_factory: LoopFactory) -> None
 @asynchronous
 async def test_64_mebibytes(secure: bool) -> None:
     server_context, client_context = tls() if secure else (None, None)
-    message = bytes(range(256)) * 2**18
+    message = random.Random(0).randbytes(2**26)
     scheme = "wss" if secure else "ws"
     async with serve(echo, HOST, 0, max_size=2**26, ssl=server_context) as server:
         uri = f"{scheme}://{HOST}:{url(server).rsplit(':', 1)[1]}"
@@ -71,26 +72,6 @@ async def test_a_message_that_is_too_large() -> None:
 
 
 @asynchronous
-async def test_a_peer_that_stops_reading(loop_factory: LoopFactory) -> None:
-    stuck: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-
-    async def handler(ws: ServerConnection) -> None:
-        while True:
-            sending = asyncio.ensure_future(ws.send(bytes(100_000)))
-            await asyncio.sleep(0)
-            if ws.is_slow:
-                if not stuck.done():
-                    stuck.set_result(ws.buffered_amount)
-                await sending
-
-    async with serve(handler, HOST, 0, close_timeout=0.1) as server, raw_client(server) as raw:
-        await raw.head()
-        raw.writer.transport.pause_reading()  # type: ignore[attr-defined]
-        assert await stuck < 10_000_000
-        # The server is not held up by it: its close times out.
-
-
-@asynchronous
 async def test_a_peer_that_never_answers_close() -> None:
     async with serve(echo, HOST, 0, close_timeout=0.1) as server, raw_client(server) as raw:
         await raw.head()
@@ -107,31 +88,6 @@ async def test_a_peer_that_never_answers_close() -> None:
 
 
 @asynchronous
-async def test_a_peer_that_resets(loop_factory: LoopFactory) -> None:
-    errors: list[ConnectionClosed] = []
-
-    async def handler(ws: ServerConnection) -> None:
-        try:
-            await ws.recv()
-        except ConnectionClosed as error:
-            errors.append(error)
-            raise
-
-    async with serve(handler, HOST, 0) as server, raw_client(server) as raw:
-        await raw.head()
-        sock = raw.writer.transport.get_extra_info("socket")
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        raw.reset()
-        while not errors:
-            await asyncio.sleep(0)
-        assert errors[0].who == "network"
-        assert errors[0].code == 1006
-        assert "reset" in str(errors[0])
-        async with connect(url(server)) as ws:
-            await (await ws.ping())
-
-
-@asynchronous
 async def test_the_server_ends_tcp_and_the_client_waits_for_it() -> None:
     async with serve(echo, HOST, 0) as server, raw_client(server) as raw:
         await raw.head()
@@ -144,7 +100,8 @@ async def test_the_server_ends_tcp_and_the_client_waits_for_it() -> None:
     ended = asyncio.Event()
 
     async def script(raw: Raw) -> None:
-        raw.write(answer(await raw.head()) + close_frame(1000))
+        await shake(raw)
+        raw.write(close_frame(1000))
         assert await raw.frame() is not None
         ending = asyncio.ensure_future(raw.frame())
         await asyncio.wait([ending], timeout=0.05)
@@ -161,14 +118,45 @@ async def test_the_server_ends_tcp_and_the_client_waits_for_it() -> None:
 
 @asynchronous
 async def test_stopping_with_live_clients(loop_factory: LoopFactory) -> None:
-    server = await serve(echo, HOST, 0)
-    clients = [await connect(url(server)) for _ in range(50)]
-    for ws in clients:
+    """Whatever each handler is at: receiving, waiting for its client to read, closing, or something else."""
+    ended: set[str] = set()
+    slow = asyncio.Event()
+
+    async def handler(ws: ServerConnection) -> None:
+        assert ws.request is not None
+        try:
+            match ws.request.path:
+                case "/echo":
+                    await echo(ws)
+                case "/flood":
+                    while True:
+                        sending = ws.send(bytes(100_000))
+                        if ws.is_slow:
+                            slow.set()
+                        await sending
+                case _:
+                    await ws.wait_closed()
+                    await asyncio.sleep(0)
+        finally:
+            ended.add(ws.id.hex)
+
+    server = await serve(handler, HOST, 0)
+    clients = [await connect(url(server) + "echo") for _ in range(50)]
+    clients += [await connect(url(server) + "other") for _ in range(10)]
+    unread = [await connect(url(server) + "flood", max_queue=1) for _ in range(2)]
+    for ws in clients[:50]:
         await ws.send("x")
         assert await ws.recv() == "x"
+    await slow.wait()
+    served = {ws.id.hex for ws in server.connections}
     server.close()
+    for ws in unread:
+        async for _ in ws:
+            pass
     await server.wait_closed()
-    for ws in clients:
+    assert len(served) == 62
+    assert ended == served
+    for ws in clients + unread:
         await ws.wait_closed()
         assert ws.close_code == 1001
 
@@ -199,53 +187,88 @@ async def test_a_tight_loop_does_not_starve_others(loop_factory: LoopFactory) ->
         await drinking
 
 
+@asynchronous
+async def test_a_task_that_sends_without_a_limit_lets_others_run(loop_factory: LoopFactory) -> None:
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async def script(raw: Raw) -> None:
+        await shake(raw)
+        await asyncio.Event().wait()  # reads nothing
+
+    async with raw_server(script) as uri:
+        ws = await connect(uri, write_limit=None)
+        while not ws.session.blocked:
+            await ws.send(bytes(65_536))
+        task = asyncio.ensure_future(other())
+        for _ in range(100):
+            await ws.send(bytes(65_536))
+        assert turns >= 100
+        task.cancel()
+        ws.link.abort("local", "enough")
+
+
 def test_loops_in_several_threads(loop_factory: LoopFactory) -> None:
+    """Each with a server, and a client of the next one's."""
+    count = 4
     errors: list[BaseException] = []
-    together = threading.Barrier(4)
+    together = threading.Barrier(count)
+    uris = [""] * count
 
-    async def main() -> None:
+    async def main(number: int) -> None:
         async with serve(echo, HOST, 0) as server:
+            uris[number] = url(server)
             together.wait(30)
-            async with connect(url(server)) as ws:
-                for number in range(200):
-                    await ws.send(str(number))
-                    assert await ws.recv() == str(number)
-            together.wait(30)
+            async with connect(uris[(number + 1) % count]) as ws:
+                for message in map(str, range(200)):
+                    await ws.send(message)
+                    assert await ws.recv() == message
+            # The loop goes on meanwhile: it serves another thread.
+            await asyncio.to_thread(together.wait, 30)
 
-    def thread() -> None:
+    def thread(number: int) -> None:
         try:
             with asyncio.Runner(loop_factory=loop_factory) as runner:
-                runner.run(main())
+                runner.run(asyncio.wait_for(main(number), 30))
         except BaseException as error:
             errors.append(error)
+            together.abort()
 
-    async def all_of_them() -> None:
-        threads = [threading.Thread(target=thread) for _ in range(4)]
-        for one in threads:
-            one.start()
-        for one in threads:
-            await asyncio.to_thread(one.join)
-
-    run(all_of_them())
+    before = open_descriptors()
+    threads = [threading.Thread(target=thread, args=(number,)) for number in range(count)]
+    for one in threads:
+        one.start()
+    for one in threads:
+        one.join()
     assert not errors
+    assert open_descriptors() == before
 
 
 def test_a_loop_that_is_left_with_connections(loop_factory: LoopFactory) -> None:
-    """`asyncio.run` ends, and nobody has closed anything."""
+    """A program ends and has closed nothing: its peers are told, and no descriptor is left."""
+    before = open_descriptors()
+    kept: list[object] = []
 
-    async def main() -> None:
-        server = await serve(echo, HOST, 0)
+    async def main(listening: socket.socket) -> None:
+        server = await serve(echo, sock=listening)
         ws = await connect(url(server))
         await ws.send("x")
         assert await ws.recv() == "x"
+        while len(server.connections) < 2:
+            await asyncio.sleep(0)
+        kept.extend((server, ws))
 
-    run(main_without_tasks(main), loop_factory=loop_factory)
-
-
-async def main_without_tasks(main: object) -> None:
-    """`run` looks for tasks left behind, and a handler is one: so the loop of a thread ends here."""
-
-    def thread() -> None:
-        asyncio.run(main())  # type: ignore[operator]
-
-    await asyncio.to_thread(thread)
+    listening = socket.create_server((HOST, 0))
+    with socket.create_connection(listening.getsockname()) as peer:
+        peer.sendall(REQUEST)
+        with asyncio.Runner(loop_factory=loop_factory) as runner:
+            runner.run(main(listening))
+        peer.settimeout(10)
+        with peer.makefile("rb") as stream:
+            assert stream.read().endswith(b"\r\n\r\n\x88\x02\x03\xe9")
+    assert open_descriptors() == before

@@ -1,6 +1,6 @@
 """Other libraries as peers: each behind the same few verbs, as client and as server.
 
-What a library cannot do is not imitated: `None` where the verb would be, and the table leaves that out.
+What a library cannot do is not imitated: `Library` says so.
 """
 
 from __future__ import annotations
@@ -11,12 +11,14 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, NamedTuple, Protocol
 
-import aiohttp
-import aiohttp.web
-import websockets
+import pytest
 
 from fullduplex import Connection, ServerConnection, connect, serve
 from peers import HOST
+
+aiohttp = pytest.importorskip("aiohttp")
+web = pytest.importorskip("aiohttp.web")
+websockets = pytest.importorskip("websockets")
 
 Data = str | bytes
 
@@ -43,6 +45,9 @@ class Peer(Protocol):
     async def closed(self) -> tuple[int, str]:
         """Wait for the peer's close frame: its code and reason."""
 
+    async def leave(self) -> None:
+        """End what is left; aiohttp does not answer a close frame while nobody receives."""
+
     @property
     def subprotocol(self) -> str | None: ...
     @property
@@ -56,6 +61,7 @@ class WebsocketsPeer:
         self.send = ws.send
         self.send_fragments = ws.send
         self.recv = ws.recv
+        self.leave = ws.close
         self.subprotocol = ws.subprotocol
         self.request_headers = ws.request.headers
 
@@ -71,9 +77,10 @@ class WebsocketsPeer:
 
 
 class AiohttpPeer:
-    def __init__(self, ws: Any, request_headers: Any) -> None:
+    def __init__(self, ws: Any, subprotocol: str | None, request_headers: Any) -> None:
         self.ws = ws
-        self.subprotocol = ws.protocol
+        self.leave = ws.close
+        self.subprotocol = subprotocol
         self.request_headers = request_headers
 
     async def send(self, message: Data) -> None:
@@ -143,7 +150,7 @@ async def aiohttp_client(uri: str, wish: Wish) -> AsyncIterator[Peer]:
             autoping=wish.autoping,
         ) as ws,
     ):
-        yield AiohttpPeer(ws, ws._response.request_info.headers)
+        yield AiohttpPeer(ws, ws.protocol, ws._response.request_info.headers)
 
 
 @asynccontextmanager
@@ -151,20 +158,18 @@ async def aiohttp_server(accepted: Callable[[Peer], None], wish: Wish) -> AsyncI
     leaving = asyncio.Event()
 
     async def handler(request: Any) -> Any:
-        ws = aiohttp.web.WebSocketResponse(
-            protocols=wish.subprotocols, compress=wish.compression, autoping=wish.autoping
-        )
+        ws = web.WebSocketResponse(protocols=wish.subprotocols, compress=wish.compression, autoping=wish.autoping)
         await ws.prepare(request)
-        accepted(AiohttpPeer(ws, request.headers))
+        accepted(AiohttpPeer(ws, ws.ws_protocol, request.headers))
         await leaving.wait()
         return ws
 
-    app = aiohttp.web.Application()
+    app = web.Application()
     app.router.add_get("/", handler)
-    runner = aiohttp.web.AppRunner(app)
+    runner = web.AppRunner(app)
     await runner.setup()
     try:
-        site = aiohttp.web.TCPSite(runner, HOST, 0, ssl_context=wish.context)
+        site = web.TCPSite(runner, HOST, 0, ssl_context=wish.context)
         await site.start()
         yield runner.addresses[0][1]
     finally:
@@ -215,4 +220,8 @@ class Meeting(NamedTuple):
             async with library.server(accepted.set_result, wish) as port:
                 uri = f"{scheme}://{host}:{port}/"
                 async with connect(uri, ssl=client_context, subprotocols=ours or None) as ws:
-                    yield ws, await accepted
+                    peer = await accepted
+                    try:
+                        yield ws, peer
+                    finally:
+                        await peer.leave()

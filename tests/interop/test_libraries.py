@@ -7,8 +7,9 @@ import ssl
 
 import pytest
 
-from fullduplex import ConnectionClosed
-from interop.libraries import LIBRARIES, Data, Meeting
+from fullduplex import ConnectionClosed, InvalidStatus, connect, serve
+from interop.libraries import LIBRARIES, Data, Meeting, Wish, aiohttp, aiohttp_server
+from peers import HOST, echo, port_of
 from support import LoopFactory, asynchronous
 
 SIZES = (0, 1, 125, 126, 127, 65_535, 65_536, 1_048_575, 1_048_576)
@@ -126,10 +127,40 @@ async def test_they_close(meeting: Meeting, code: int, reason: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("ours", "theirs", "selected"),
-    [(["b", "c"], ["a", "b"], "b"), (["only"], ["only"], "only"), ([], ["a"], None), (["a"], [], None)],
+    ("offered", "supported", "selected"),
+    [(["b", "c"], ["a", "b"], "b"), (["only"], ["only"], "only"), (["a"], [], None)],
 )
 @asynchronous
-async def test_subprotocols(meeting: Meeting, ours: list[str], theirs: list[str], selected: str | None) -> None:
+async def test_subprotocols(meeting: Meeting, offered: list[str], supported: list[str], selected: str | None) -> None:
+    ours, theirs = (supported, offered) if meeting.we_serve else (offered, supported)
     async with meeting(ours=ours, theirs=theirs) as (us, them):
         assert us.subprotocol == them.subprotocol == selected
+
+
+# What is no WebSocket.
+
+
+@asynchronous
+async def test_our_client_is_refused(secure: bool, contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
+    server_context, client_context = contexts if secure else (None, None)
+    async with aiohttp_server(lambda peer: None, Wish(server_context)) as port:
+        uri = f"{'wss' if secure else 'ws'}://localhost:{port}/nowhere"
+        with pytest.raises(InvalidStatus) as caught:
+            await connect(uri, ssl=client_context, host=HOST)
+        response = caught.value.response
+        assert (response.status_code, response.body) == (404, b"404: Not Found")
+
+
+@asynchronous
+async def test_our_server_refuses(secure: bool, contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
+    server_context, client_context = contexts if secure else (None, None)
+    async with (
+        serve(echo, HOST, 0, ssl=server_context) as server,
+        aiohttp.ClientSession() as session,
+        session.get(
+            f"{'https' if secure else 'http'}://localhost:{port_of(server)}/", ssl=client_context or True
+        ) as response,
+    ):
+        assert response.status == 426
+        assert response.headers["Upgrade"] == "websocket"
+        assert "only speaks WebSocket" in await response.text()

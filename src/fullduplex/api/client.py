@@ -23,6 +23,7 @@ from ..wire.errors import InvalidMessage, InvalidStatus
 from ..wire.handshake import USER_AGENT, ClientHandshake
 from ..wire.headers import HeadersLike, Response
 from ..wire.http1 import ResponseReader
+from ..wire.opcodes import CloseCode
 from ..wire.uri import parse_uri
 from .connection import Connection
 from .host import get_engine
@@ -39,18 +40,21 @@ TRANSIENT: Final = (
 )
 # A connection that lived so long, in seconds, was a success: the next delay is the first one again.
 STABLE: Final = 10.0
+# The longest that a server may have us wait, in seconds.
+RETRY_AFTER: Final = 3600.0
 
 
 class ClientConnection(Connection):
     """The client's side of a connection. `request` and `response` are those of its opening handshake."""
 
-    __slots__ = ("_handshake", "_opened", "_reader", "when_open")
+    __slots__ = ("_handshake", "_is_silent", "_opened", "_reader", "when_open")
 
     def __init__(self, settings: Settings, handshake: ClientHandshake, sock: socket.socket) -> None:
         super().__init__(settings, settings.make_session(), sock, float("inf"))
         self.when_open: Callable[[Connection], None] | None = None
         self._handshake = copy.copy(handshake)  # each attempt has a key of its own
         self._reader: ResponseReader | None = ResponseReader()
+        self._is_silent = True
         self._opened: asyncio.Future[None] = self.loop.create_future()
 
     async def wait_opened(self) -> None:
@@ -72,6 +76,7 @@ class ClientConnection(Connection):
     def receive_opening(self, data: bytes) -> None:
         reader = self._reader
         assert reader is not None
+        self._is_silent = False
         try:
             response = reader.feed(data)
             if response is not None:
@@ -117,6 +122,8 @@ class ClientConnection(Connection):
                 try:
                     self._answered(self._reader.eof(), b"")
                 except Exception as failure:
+                    if self._is_silent and not self.link.tls:
+                        failure.add_note("a server that ends the connection without a word may want TLS: use wss://")
                     self._opened.set_exception(failure)
         super().ended(error)
 
@@ -152,9 +159,9 @@ def retry_after(error: Exception) -> float:
         return 0.0
     value = "".join(error.response.headers.get_all("Retry-After")[:1])
     if value.isascii() and value.isdigit() and len(value) < 10:
-        return float(value)
+        return min(float(value), RETRY_AFTER)
     with suppress(ValueError, OverflowError):
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+        return min(max(0.0, parsedate_to_datetime(value).timestamp() - time.time()), RETRY_AFTER)
     return 0.0
 
 
@@ -173,7 +180,9 @@ class connect:
         additional_headers: for the request of the opening handshake.
         user_agent_header: value of the User-Agent header, None for none.
         process_exception: for `async for`: whether an error is worth another attempt (see the function of this name).
-        reconnect_delays: for `async for`: makes the delays, in seconds; a Retry-After header can only lengthen them.
+        reconnect_delays: for `async for`: makes the delays, in seconds, before another attempt and after a connection
+            that did not close with 1000; they begin anew after one that lived 10 s. A Retry-After header can only
+            lengthen them, up to an hour.
         open_timeout: seconds for everything up to an open connection.
         ping_interval, ping_timeout, close_timeout, max_size, max_queue, write_limit, logger: as in `serve`.
         ssl: a context for wss, instead of `ssl.create_default_context()`.
@@ -296,8 +305,11 @@ class connect:
                 yield connection
             if time.monotonic() - began >= STABLE:
                 delays = self._reconnect_delays()
-            else:
-                await asyncio.sleep(next(delays))
+            end = connection.close_exc
+            if end is None or end.code != CloseCode.NORMAL_CLOSURE:
+                delay = next(delays)
+                logger.info("connection closed; reconnecting in %.1f s: %s", delay, end)
+                await asyncio.sleep(delay)
 
     # Connecting.
 
@@ -365,8 +377,13 @@ class connect:
         connection.listen(self._listener, self._context.copy())
 
 
-def unix_connect(path: str | os.PathLike[str], uri: str = "ws://localhost/", **kwargs: Any) -> connect:
-    """As `connect`, over the Unix socket at `path`; `uri` gives the Host header and the resource."""
+def unix_connect(path: str | os.PathLike[str], uri: str | None = None, **kwargs: Any) -> connect:
+    """As `connect`, over the Unix socket at `path`.
+
+    `uri` gives the Host header and the resource; by default it is ws://localhost/, or wss://localhost/ with `ssl`.
+    """
+    if uri is None:
+        uri = "ws://localhost/" if kwargs.get("ssl") is None else "wss://localhost/"
     result = connect(uri, **kwargs)
     result._path = os.fspath(path)
     return result

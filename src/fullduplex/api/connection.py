@@ -19,13 +19,15 @@ from ..wire.opcodes import CloseCode, Opcode, State
 from ..wire.session import BINARY_FRAME, OPEN, TEXT_FRAME, Fragment, Session
 from .awaitables import DONE, Failed, Later, Ready, Receive, Waiter
 from .base import BaseConnection
-from .listener import Listener, ListenerLike
+from .listener import Listener, ListenerLike, make_listener
 from .messages import Asynchronous, BytesLike, Data, convert, encode
 from .settings import Settings
 
 # Output gathers up to here before it is written out of turn, and a task that sends more than this without ever
 # waiting lets others run.
 GATHER: Final = 32_768
+# Messages that may be left untaken when the connection is about to end; more are dropped.
+LEFT: Final = 4096
 BUSY: Final = "another task already waits for a message of this connection"
 
 # Who waits, in order. Each leaves by itself, also when it is cancelled.
@@ -153,6 +155,8 @@ class Connection(BaseConnection):
 
     def wait(self) -> Waiter:
         """Where the running task waits for a message."""
+        if self.listener is not None:
+            raise ConcurrencyError("the messages of this connection go to its listener")
         waiter = self._waiter
         if waiter is None or waiter.cancelled():
             waiter = self._waiter = Waiter(self.loop)
@@ -219,11 +223,14 @@ class Connection(BaseConnection):
         while self.is_slow:
             if self._drain_waiters is None:
                 self._drain_waiters = {}
-            self.link.low_water = self.settings.write_low
-            self.link.draining = True
+            self._await_drain()
             await self._wait_in(self._drain_waiters)
         if self.link.closed:
             raise self.session.error()
+
+    def _await_drain(self) -> None:
+        self.link.low_water = self.settings.write_low
+        self.link.draining = True
 
     async def _wait_in(self, waiters: Waiters) -> None:
         waiter: asyncio.Future[None] = self.loop.create_future()
@@ -348,6 +355,10 @@ class Connection(BaseConnection):
         while not self.link.closed:
             if self._closed_waiters is None:
                 self._closed_waiters = {}
+            if self._waiter is None and self._iterate is None and self.listener is None:
+                # Nobody takes messages: they must not keep the end from us.
+                self.loop.call_soon(self.link.resume_reading)
+                self.loop.call_soon(self.link.attend)
             await self._wait_in(self._closed_waiters)
 
     async def __aenter__(self) -> Self:
@@ -391,7 +402,7 @@ class Connection(BaseConnection):
         """Have a listener called, in a context of the connection's own, instead of receiving in tasks."""
         if listener is not None:
             self._context = context
-            self.listener = listener if isinstance(listener, Listener) else self._context.run(listener)
+            self.listener = self._context.run(make_listener, listener)
 
     def received(self) -> None:
         if self.listener is not None:
@@ -400,6 +411,10 @@ class Connection(BaseConnection):
                 (context or contextvars.copy_context()).run(self._hear)
             finally:
                 self._context = context
+            if self.link.unsent is not None and self.is_slow:
+                # Who does not read what it asked for is not asked for more.
+                self.link.pause_reading()
+                self._await_drain()
             return
         if self._waiter is not None:
             self._waiter.wake()
@@ -407,7 +422,11 @@ class Connection(BaseConnection):
             self._check_queue()
 
     def is_behind(self) -> bool:
-        return bool(self.session.inbox)
+        return bool(self.session.inbox) and not self._is_leaving()
+
+    def _is_leaving(self) -> bool:
+        """Somebody waits for the end, and nobody has ever asked for a message."""
+        return bool(self._closed_waiters) and self._waiter is None and self._iterate is None
 
     def conclude(self) -> None:
         """The messages before the verdict are taken, and whoever took them asks for more."""
@@ -432,12 +451,13 @@ class Connection(BaseConnection):
     def _check_queue(self) -> None:
         """Stop reading while too much waits to be received."""
         session, settings = self.session, self.settings
-        if len(session.inbox) - session.inbox_head > settings.queue_high or session.inbox_size > settings.queue_size:
-            if session.state is OPEN:
+        waiting = len(session.inbox) - session.inbox_head
+        if waiting > settings.queue_high or session.inbox_size > settings.queue_size:
+            if session.state is OPEN and not self._is_leaving():
                 self.link.pause_reading()
-            else:
-                # We have said goodbye: what nobody takes must not keep the peer's own goodbye from us.
-                session.drop(settings.queue_high)
+            elif waiting > LEFT or session.inbox_size > settings.queue_size:
+                # We have said goodbye, or wait for it: what nobody takes must not keep the peer's own goodbye from us.
+                session.drop(min(settings.queue_high, LEFT))
 
     def _call(self, callback: Callable[..., object], *args: object) -> None:
         # A callback may lead to another one of the same connection; a context cannot be entered twice.
@@ -467,6 +487,8 @@ class Connection(BaseConnection):
 
     def drained(self) -> None:
         _wake(self._drain_waiters)
+        if self.listener is not None:
+            self.link.resume_reading()
 
     def ended(self, error: OSError | None) -> None:
         self._finish()

@@ -32,8 +32,24 @@ class Listener:
 ListenerLike = Listener | Callable[[], Listener]
 
 
+def make_listener(listener: ListenerLike) -> Listener:
+    """The listener of one connection. Raises TypeError, and what a factory raises."""
+    if isinstance(listener, Listener):
+        return listener
+    made = listener()
+    if not isinstance(made, Listener):
+        raise TypeError(f"a listener is an instance of a subclass of Listener, not {made!r}")
+    return made
+
+
 def check_listener(listener: ListenerLike | None) -> None:
     """Raises TypeError for a listener that could not work."""
+    if isinstance(listener, type):
+        fits = issubclass(listener, Listener)
+    else:
+        fits = listener is None or isinstance(listener, Listener) or callable(listener)
+    if not fits:
+        raise TypeError(f"a listener is a subclass of Listener, one of its instances, or a function; not {listener!r}")
     for name in ("on_open", "on_message", "on_close"):
         if inspect.iscoroutinefunction(getattr(listener, name, None)):
             raise TypeError(f"{name} of a Listener is a plain function; for coroutines use a handler")

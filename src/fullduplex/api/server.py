@@ -19,7 +19,7 @@ from ..engine.link import SPEAKS
 from ..wire import limits
 from ..wire.errors import ConnectionClosed, InvalidHandshake, InvalidMessage
 from ..wire.handshake import SAME_ORIGIN, USER_AGENT, Origins, ServerHandshake
-from ..wire.headers import Request, Response
+from ..wire.headers import Request, Response, split_list
 from ..wire.http1 import HeadReader
 from ..wire.opcodes import CloseCode
 from ..wire.session import OPEN
@@ -91,6 +91,8 @@ class ServerConnection(Connection):
 
     def _hook_failed(self, error: Exception) -> Response:
         if isinstance(error, InvalidHandshake):
+            log = self.logger.error if error.who == "local" else self.logger.info
+            log("opening handshake failed: %s", error)
             return self.server.handshake.reject(error)
         self.logger.error("opening handshake failed", exc_info=error)
         return self.respond(500, "Failed to open a WebSocket connection.\nSee server log for more information.\n")
@@ -146,20 +148,13 @@ class ServerConnection(Connection):
 
     def _respond(self, response: Response) -> None:
         """Send the response; 101 opens the session, any other ends TCP."""
-        if self.link.closed:  # by a hook
+        if self.link.closed or self.response is not None:  # by a hook
             return
-        self.response = response
-        headers = response.headers
         switches = response.status_code == http.HTTPStatus.SWITCHING_PROTOCOLS
-        if not switches and "Connection" not in headers:
-            headers["Connection"] = "close"
-        if not switches and "Content-Length" not in headers:
-            headers["Content-Length"] = str(len(response.body))
-        if "Date" not in headers:
-            headers["Date"] = formatdate(usegmt=True)
         try:
-            self.session.out += response.serialize()
-        except (ValueError, TypeError) as error:
+            self.session.out += self._complete(response, switches).serialize()
+            self.response = response
+        except Exception as error:
             self.logger.error("the response of a hook cannot be sent", exc_info=error)
             self._respond(self.respond(500, "Failed to open a WebSocket connection.\n"))
             return
@@ -171,6 +166,20 @@ class ServerConnection(Connection):
             self.opened(rest)
         else:
             self.link.finish(self.link.engine.time() + (self.settings.close_timeout or limits.CLOSE_TIMEOUT))
+
+    def _complete(self, response: Response, switches: bool) -> Response:
+        """Add what HTTP needs, where a hook has left it out."""
+        headers = response.headers
+        if not switches:
+            if "close" not in split_list(headers.get_all("Connection")):
+                headers["Connection"] = "close"
+            if "Content-Length" not in headers and response.status_code != http.HTTPStatus.NO_CONTENT:
+                headers["Content-Length"] = str(len(response.body))
+        if "Date" not in headers:
+            headers["Date"] = formatdate(usegmt=True)
+        if self.request is not None and self.request.method == "HEAD":
+            response.body = b""  # RFC 9110, section 9.3.2
+        return response
 
     def opening_expired(self) -> None:
         """408, once TLS is up; before, there is nobody to tell."""
@@ -197,7 +206,7 @@ class ServerConnection(Connection):
         if self._opening is not None:
             self._opening.cancel()
         if self.response is None:
-            self.logger.info("connection closed during the opening handshake: %s", error or "by the client")
+            self.logger.info("connection closed during the opening handshake: %s", error or self.session.detail)
         super().ended(error)
         self.server.forget(self)
 
@@ -359,6 +368,9 @@ class Server:
         except Exception:
             self.logger.exception("connection handler failed")
             code = CloseCode.INTERNAL_ERROR
+        except BaseException:
+            connection.close(CloseCode.INTERNAL_ERROR)
+            raise
         await connection.close(code)
 
     def _handled(self, task: asyncio.Task[None]) -> None:
@@ -475,6 +487,10 @@ def serve(
     """
     if (handler is None) == (listener is None):
         raise TypeError("serve needs a handler or a listener, and not both")
+    if handler is not None and not callable(handler):
+        raise TypeError(f"a handler is a coroutine function, not {handler!r}")
+    if ssl is not None and not isinstance(ssl, ssl_module.SSLContext):
+        raise TypeError(f"ssl is an SSLContext, not {ssl!r}")
     check_listener(listener)
 
     async def bind() -> list[socket.socket]:
@@ -512,7 +528,9 @@ def serve(
 
 
 def unix_serve(handler: Handler | None = None, path: str | os.PathLike[str] | None = None, **kwargs: Any) -> Server:
-    """As `serve`, on the Unix socket at `path`, or on the given `sock`."""
+    """As `serve`, on the Unix socket at `path`, or on the given `sock`. TypeError without either, and with both."""
+    if (path is None) == (kwargs.get("sock") is None):
+        raise TypeError("unix_serve needs a path or a sock, and not both")
     server = serve(handler, **kwargs)
     if path is not None:
 

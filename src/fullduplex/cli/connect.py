@@ -74,7 +74,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--insecure", action="store_true", help="do not verify the server's certificate")
     parser.add_argument(
         "--wait",
-        type=_seconds,
+        type=seconds,
         default=WAIT,
         metavar="SECONDS",
         help="for answers, after the end of input (%(default)s)",
@@ -93,7 +93,7 @@ def _header(text: str) -> tuple[str, str]:
     return name.strip(), value.strip()
 
 
-def _seconds(text: str) -> float:
+def seconds(text: str) -> float:
     seconds = float(text)
     if not seconds >= 0:
         raise argparse.ArgumentTypeError(f"a time is a number of seconds, not {text}")

@@ -39,13 +39,13 @@ no Origin header, always may.
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="where to listen; '' for all interfaces (%(default)s)")
-    parser.add_argument("--port", type=_port, default=8765, help="0 takes a free one (%(default)s)")
+    parser.add_argument("--port", type=port, default=8765, help="0 takes a free one (%(default)s)")
     parser.add_argument("--tls", nargs=2, metavar=("CERT", "KEY"), help="serve wss://, with these PEM files")
     parser.add_argument(
         "--origin", action="append", dest="origins", help="allow web pages of this origin; '*' all (may be repeated)"
     )
     parser.add_argument(
-        "--max-size", type=_size, default=MAX_MESSAGE, metavar="BYTES", help="the largest message (%(default)s)"
+        "--max-size", type=size, default=MAX_MESSAGE, metavar="BYTES", help="the largest message (%(default)s)"
     )
     parser.add_argument("--quiet", action="store_true", help="say nothing of single connections")
 
@@ -56,14 +56,14 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _port(text: str) -> int:
+def port(text: str) -> int:
     port = int(text)
     if not 0 <= port <= 65_535:
         raise argparse.ArgumentTypeError(f"a port is a number up to 65535, not {text}")
     return port
 
 
-def _size(text: str) -> int:
+def size(text: str) -> int:
     size = int(text)
     if size < 0:
         raise argparse.ArgumentTypeError(f"a size is a number of bytes, not {text}")

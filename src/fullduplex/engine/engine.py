@@ -175,8 +175,11 @@ class Engine:
     def _broken(self, timed: Timed, error: Exception) -> None:
         """A mistake of ours must not stop the others."""
         logger.error("error while serving a connection", exc_info=error)
-        if isinstance(timed, Link):
-            timed.abort("local", "internal error")
+        try:
+            if isinstance(timed, Link):
+                timed.abort("local", "internal error")
+        except Exception:
+            logger.exception("error while ending a connection")
 
     # Links.
 

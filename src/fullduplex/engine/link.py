@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import socket
 import ssl
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Protocol
 
 from ..wire.errors import Who
@@ -123,7 +124,7 @@ class Link:
             return
         session = self.session
         if not size:
-            self._ended("remote", "the peer ended TCP without a close frame")
+            self._half_ended()
             return
         self.corked = True
         try:
@@ -139,6 +140,15 @@ class Link:
             self.corked = False
         if session.out or self.ending:
             self.flush()
+
+    def _half_ended(self) -> None:
+        """The peer has ended its half of TCP. What is still to be said goes to the other half first."""
+        session = self.session
+        self.flush()
+        if session.verdict is not None or (session.over and self.unsent is not None):
+            self.pause_reading()
+        elif self.fd >= 0:
+            self._ended("remote", "the peer ended TCP without a close frame")
 
     def open(self) -> None:
         """The opening handshake succeeded."""
@@ -403,7 +413,7 @@ class Link:
 
     def _end(self) -> None:
         """Everything is sent: end TCP, or our half of it."""
-        if self.ending == CLOSES:
+        if self.ending == CLOSES and not self._has_unread():
             self._ended("local", "")
             return
         self.ending = STAYS
@@ -416,6 +426,15 @@ class Link:
         else:
             self.resume_reading()
 
+    def _has_unread(self) -> bool:
+        """Bytes behind the close frame: closing now would reset the connection, and might lose our own."""
+        if self.tls:
+            return False
+        try:
+            return bool(self.sock.recv(1, socket.MSG_PEEK))
+        except OSError:  # none yet, or none any more
+            return False
+
     def _shut_tls(self) -> None:
         """Send TLS's close_notify. The peer's own need not be awaited: RFC 8446, section 6.1."""
         assert isinstance(self.sock, ssl.SSLSocket)
@@ -425,7 +444,11 @@ class Link:
             pass  # it is on its way, or there is nobody to read it
 
     def _lost(self, error: OSError) -> None:
-        """The network failed under us."""
+        """The network failed under us, or TLS did."""
+        if self.phase == SHAKES and isinstance(error, ssl.SSLError):
+            # The peer learns why by TLS's alert. Bytes left unread would have the kernel reset the connection instead.
+            with suppress(OSError):
+                socket.socket.recv_into(self.sock, self.engine.buffer)
         self.abort("network", f"network: {error}", error)
 
     def _ended(self, who: Who, detail: str) -> None:

@@ -17,7 +17,7 @@
     │   │   ├── InvalidUpgrade          Upgrade or Connection
     │   │   └── InvalidOrigin           Origin is not allowed
     │   └── NegotiationError          a subprotocol or an extension that nobody offered
-    └── ConcurrencyError            two tasks receive from one connection
+    └── ConcurrencyError            two tasks do with one connection what only one can
 
 Names are those of `websockets`. Every handshake error knows `who` broke the rule and, on the server's side, the
 HTTP `status` that the peer is told.
@@ -79,7 +79,7 @@ class ConnectionClosed(WebSocketException):
             text = f"{received}; then {sent}"
         else:
             text = f"{sent}; then {received}"
-        return f"{text} ({self.detail})" if self.detail else text
+        return f"{text} ({self.detail})" if self.detail and self.detail not in text else text
 
     @property
     def code(self) -> int:
@@ -210,8 +210,8 @@ class InvalidOrigin(InvalidHeader):
 
 
 class NegotiationError(InvalidHandshake):
-    """The server selected a subprotocol or an extension that was not offered. Section 4.1."""
+    """A subprotocol or an extension was selected that the client did not offer. Sections 4.1 and 4.2.2."""
 
 
 class ConcurrencyError(WebSocketException):
-    """Two tasks receive from one connection: neither would know which messages it gets."""
+    """Two receive from one connection, or a message would stand inside one that is sent in fragments (section 5.4)."""

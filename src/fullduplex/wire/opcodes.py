@@ -65,4 +65,6 @@ class Close(NamedTuple):
                 name = CloseCode(self.code).name.lower().replace("_", " ")
             except ValueError:
                 name = "unknown"
-        return f"{self.code} ({name})" + (f" {self.reason}" if self.reason else "")
+        # A reason is the peer's: in a log it must not look like a line of ours.
+        reason = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in self.reason)
+        return f"{self.code} ({name})" + (f" {reason}" if reason else "")

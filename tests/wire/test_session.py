@@ -1423,10 +1423,7 @@ class TestEnd:
                 ConnectionClosedError,
                 "remote",
                 None,
-                (
-                    "sent 1002 (protocol error) reserved opcode 7 (section 5.2); no close frame received "
-                    "(reserved opcode 7 (section 5.2))"
-                ),
+                "sent 1002 (protocol error) reserved opcode 7 (section 5.2); no close frame received",
             ),
             (
                 ["garbage", "ours", "conclude"],

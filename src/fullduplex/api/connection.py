@@ -348,17 +348,16 @@ class Connection(BaseConnection):
         return self.wait_closed()
 
     def wait_closed(self) -> Awaitable[None]:
-        """Wait until TCP has ended, whoever ends it."""
+        """Wait until TCP has ended, whoever ends it.
+
+        Messages are to be received meanwhile: while `max_queue` of them wait, nothing is read, nor the peer's goodbye.
+        """
         return DONE if self.link.closed else Later(self._wait_closed)
 
     async def _wait_closed(self) -> None:
         while not self.link.closed:
             if self._closed_waiters is None:
                 self._closed_waiters = {}
-            if self._waiter is None and self._iterate is None and self.listener is None:
-                # Nobody takes messages: they must not keep the end from us.
-                self.loop.call_soon(self.link.resume_reading)
-                self.loop.call_soon(self.link.attend)
             await self._wait_in(self._closed_waiters)
 
     async def __aenter__(self) -> Self:
@@ -422,11 +421,9 @@ class Connection(BaseConnection):
             self._check_queue()
 
     def is_behind(self) -> bool:
-        return bool(self.session.inbox) and not self._is_leaving()
-
-    def _is_leaving(self) -> bool:
-        """Somebody waits for the end, and nobody has ever asked for a message."""
-        return bool(self._closed_waiters) and self._waiter is None and self._iterate is None
+        # Not where somebody waits for the end, and nobody has ever asked for a message.
+        takes = self._waiter is not None or self._iterate is not None or not self._closed_waiters
+        return bool(self.session.inbox) and takes
 
     def conclude(self) -> None:
         """The messages before the verdict are taken, and whoever took them asks for more."""
@@ -453,10 +450,10 @@ class Connection(BaseConnection):
         session, settings = self.session, self.settings
         waiting = len(session.inbox) - session.inbox_head
         if waiting > settings.queue_high or session.inbox_size > settings.queue_size:
-            if session.state is OPEN and not self._is_leaving():
+            if session.state is OPEN:
                 self.link.pause_reading()
             elif waiting > LEFT or session.inbox_size > settings.queue_size:
-                # We have said goodbye, or wait for it: what nobody takes must not keep the peer's own goodbye from us.
+                # We have said goodbye: what nobody takes must not keep the peer's own goodbye from us.
                 session.drop(min(settings.queue_high, LEFT))
 
     def _call(self, callback: Callable[..., object], *args: object) -> None:

@@ -289,3 +289,52 @@ async def test_a_handler_that_ends_the_program() -> None:
     async with serve(handler, HOST, 0) as server, connect(url(server)) as ws:
         await ws.wait_closed()
         assert ws.close_code == 1011
+
+
+@asynchronous
+async def test_it_reconnects_at_once_after_a_normal_closure_only() -> None:
+    codes = iter([1000, 1001, 1000, 1012])
+    waited = []
+
+    def delays() -> Any:
+        while True:
+            waited.append(len(seen))
+            yield 0.0
+
+    async def leave(ws: ServerConnection) -> None:
+        await ws.close(next(codes))
+
+    seen: list[int] = []
+    async with serve(leave, HOST, 0) as server:
+        async for ws in connect(url(server), reconnect_delays=delays):
+            await ws.wait_closed()
+            assert ws.close_code is not None
+            seen.append(ws.close_code)
+            if len(seen) == 4:
+                break
+    assert seen == [1000, 1001, 1000, 1012]
+    assert waited == [2]
+
+
+@asynchronous
+async def test_a_connection_that_cannot_even_end(caplog: pytest.LogCaptureFixture) -> None:
+    """A mistake in one connection, twice over, does not reach another one of the same tick."""
+
+    class Broken(ServerConnection):
+        def receive_opening(self, data: bytes) -> None:
+            raise ValueError("first")
+
+        def ended(self, error: OSError | None) -> None:
+            super().ended(error)
+            raise ValueError("second")
+
+    async with (
+        serve(listener=Echo(), host=HOST, port=0) as sound,
+        serve(listener=Echo(), host=HOST, port=0, create_connection=Broken) as broken,
+        connect(url(sound)) as ws,
+    ):
+        with pytest.raises((InvalidMessage, OSError)):
+            await connect(url(broken))
+        await ws.send("still there")
+        assert await ws.recv() == "still there"
+    assert "error while ending a connection" in caplog.text

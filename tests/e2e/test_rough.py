@@ -6,7 +6,8 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any
 
 import pytest
 
@@ -330,8 +331,8 @@ async def test_a_handler_is_cancelled_anywhere(
 # Keepalive says what was seen.
 
 
-@asynchronous
-async def test_a_silent_client(loop_factory: LoopFactory) -> None:
+def watch() -> tuple[asyncio.Queue[ConnectionClosed], Callable[[ServerConnection], Coroutine[Any, Any, None]]]:
+    """A handler that receives once, and where it puts the error that this ends with."""
     errors: asyncio.Queue[ConnectionClosed] = asyncio.Queue()
 
     async def handler(ws: ServerConnection) -> None:
@@ -339,6 +340,13 @@ async def test_a_silent_client(loop_factory: LoopFactory) -> None:
             await ws.recv()
         except ConnectionClosed as error:
             errors.put_nowait(error)
+
+    return errors, handler
+
+
+@asynchronous
+async def test_a_silent_client(loop_factory: LoopFactory) -> None:
+    errors, handler = watch()
 
     async with (
         serve(handler, HOST, 0, ping_interval=0.05, ping_timeout=0.05) as server,
@@ -358,13 +366,7 @@ async def test_a_silent_client(loop_factory: LoopFactory) -> None:
 @asynchronous
 async def test_a_loop_that_was_blocked(loop_factory: LoopFactory) -> None:
     """It does not cost a peer that answers its connection; of one that does not, the error says both."""
-    errors: asyncio.Queue[ConnectionClosed] = asyncio.Queue()
-
-    async def handler(ws: ServerConnection) -> None:
-        try:
-            await ws.recv()
-        except ConnectionClosed as error:
-            errors.put_nowait(error)
+    errors, handler = watch()
 
     async with (
         serve(handler, HOST, 0, ping_interval=0.1, ping_timeout=0.5) as server,

@@ -405,11 +405,7 @@ class Connection(BaseConnection):
 
     def received(self) -> None:
         if self.listener is not None:
-            context, self._context = self._context, None
-            try:
-                (context or contextvars.copy_context()).run(self._hear)
-            finally:
-                self._context = context
+            self._call(self._hear)
             if self.link.unsent is not None and self.is_slow:
                 # Who does not read what it asked for is not asked for more.
                 self.link.pause_reading()
@@ -440,10 +436,9 @@ class Connection(BaseConnection):
                 if session.state is not OPEN:
                     break
                 listener.on_message(self, message)
-        except Exception as error:
-            self._listener_failed(error)
-        inbox.clear()
-        session.inbox_size = 0
+        finally:
+            inbox.clear()
+            session.inbox_size = 0
 
     def _check_queue(self) -> None:
         """Stop reading while too much waits to be received."""
@@ -461,14 +456,11 @@ class Connection(BaseConnection):
         context, self._context = self._context, None
         try:
             (context or contextvars.copy_context()).run(callback, *args)
-        except Exception as error:
-            self._listener_failed(error)
+        except Exception:
+            self.logger.exception("listener failed")
+            self.close(CloseCode.INTERNAL_ERROR)
         finally:
             self._context = context
-
-    def _listener_failed(self, error: Exception) -> None:
-        self.logger.error("listener failed", exc_info=error)
-        self.close(CloseCode.INTERNAL_ERROR)
 
     def noticed(self) -> None:
         session = self.session

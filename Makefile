@@ -7,6 +7,9 @@ BIN    := $(VENV)/bin
 # What an installation depends on. The package is installed editable, so its sources are not in the list.
 RECIPE := $(wildcard pyproject.toml setup.py)
 
+# Peers of tests/interop that run on Node. Where there is no Node those tests are skipped.
+NODE := $(if $(shell command -v npm 2>/dev/null),tests/interop/node/node_modules/.package-lock.json)
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help demo test check conformance bench clean
@@ -17,7 +20,7 @@ help: ## print this list
 demo: $(VENV)/.package ## install the package alone and show what it does
 	@$(BIN)/fullduplex demo
 
-test: $(VENV)/.test ## run the whole test suite
+test: $(VENV)/.test $(NODE) ## run the whole test suite
 	@$(BIN)/python -m pytest -q
 
 check: $(VENV)/.test $(VENV)/.check ## ruff (rules and format) and mypy --strict
@@ -32,7 +35,7 @@ bench: .venv-bench/.bench ## our echo servers beside picows, websockets and plai
 	@.venv-bench/bin/python benchmarks/sidebyside.py
 
 clean: ## remove everything that was made here
-	rm -rf .venv .venv-bench .venv-autobahn .bench reports build dist src/*.egg-info
+	rm -rf .venv .venv-bench .venv-autobahn .bench reports build dist src/*.egg-info tests/interop/node/node_modules
 	rm -rf .coverage* htmlcov .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
@@ -48,6 +51,10 @@ $(VENV)/.package: $(VENV)/.python $(RECIPE)
 
 $(VENV)/.test $(VENV)/.check: $(VENV)/.%: $(VENV)/.package
 	$(BIN)/pip install -q -e '.[$*]'
+	@touch $@
+
+$(NODE): tests/interop/node/package-lock.json
+	cd $(<D) && npm ci --silent
 	@touch $@
 
 .venv-bench/.bench: .venv-bench/.python $(RECIPE)

@@ -6,11 +6,18 @@ import gc
 import pytest
 from hypothesis import settings
 
+from fullduplex.wire import deflate
 from support import LoopFactory
 
 # Time on a shared machine says nothing about an example.
 settings.register_profile("fullduplex", deadline=None)
 settings.load_profile("fullduplex")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def compression() -> None:
+    """What is installed for the tests of `deflate` is not what most programs have."""
+    deflate._quickest = deflate._leveled = deflate._inflating = deflate.load_backend(["zlib"])
 
 
 @pytest.fixture(params=["asyncio", "uvloop"])

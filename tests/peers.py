@@ -39,7 +39,11 @@ def url(server: Server, scheme: str = "ws") -> str:
 async def pair(
     client_options: dict[str, Any] | None = None, **options: Any
 ) -> AsyncIterator[tuple[ClientConnection, ServerConnection]]:
-    """Both ends of one connection: the client's, and that of a server whose handler waits for the end."""
+    """Both ends of one connection: the client's, and that of a server whose handler waits for the end.
+
+    Nothing is compressed unless it is asked for, so that bytes can be counted.
+    """
+    options.setdefault("compression", None)
     accepted: asyncio.Future[ServerConnection] = asyncio.get_running_loop().create_future()
 
     async def handler(ws: ServerConnection) -> None:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import MISSING, fields
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from fullduplex import Limits, Statistics, serve
+from fullduplex.wire import limits
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [*sorted(ROOT.glob("*.md"))] + [
@@ -89,3 +95,48 @@ def test_what_is_wrong_is_seen() -> None:
     assert list(broken_links(f"{wrong}\n{right}\n", readme)) == ["nowhere.md", "#no-such-heading", "README.md#neither"]
     called = "    make test  said of it\n    make demo tset # no\n`make chekc` to make `make PYTHON=x check`"
     assert list(unknown_targets(called)) == ["tset", "chekc"]
+
+
+# The tables of limits.md.
+
+
+def table(mark: str) -> dict[str, str]:
+    """The table behind the comment `<!-- mark -->`: the third column by the first, without its backquotes."""
+    text = (ROOT / "docs" / "limits.md").read_text()
+    found = re.search(rf"^<!-- {mark} -->\n\|.*\n\|[- |]*\n((?:\|.*\n)+)", text, re.MULTILINE)
+    assert found is not None, f"limits.md has no table <!-- {mark} -->"
+    rows = [[cell.strip() for cell in row.strip("|").split("|")] for row in found[1].splitlines()]
+    return {row[0].strip("`"): row[2] for row in rows}
+
+
+def said(default: Any) -> str:
+    """How the tables write a default."""
+    if isinstance(default, str):
+        return f'"{default}"'
+    return "off" if default is None else f"{default:g}" if isinstance(default, float) else f"{default:,}"
+
+
+def test_limits() -> None:
+    """All fields, in their order, with their defaults. One default is no number, but reckoned."""
+    reckoned = {"connections": "90 % of `ulimit -n`, less 100"}
+    expected = {
+        field.name: reckoned[field.name] if field.default is MISSING else said(field.default)
+        for field in fields(Limits)
+    }
+    assert list(table("limits").items()) == list(expected.items())
+
+
+def test_parameters_of_serve() -> None:
+    found, parameters = table("parameters"), inspect.signature(serve).parameters
+    assert found == {name: said(parameters[name].default) for name in found}
+
+
+def test_constants() -> None:
+    found = table("constants")
+    assert found == {name: said(getattr(limits, name)) for name in found}
+
+
+def test_statistics() -> None:
+    text = (ROOT / "docs" / "limits.md").read_text()
+    section = text.partition("## Statistics\n")[2].partition("\n## ")[0]
+    assert set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)) == {field.name for field in fields(Statistics)}

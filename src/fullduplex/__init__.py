@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, Any, Final
 from ._version import __version__
 
 if TYPE_CHECKING:
+    from . import extensions
+    from .api.admission import Statistics
     from .api.broadcast import broadcast
     from .api.client import ClientConnection, backoff, connect, process_exception, unix_connect
     from .api.connection import Connection
     from .api.listener import Listener
     from .api.server import Server, ServerConnection, serve, unix_serve
+    from .api.slow import Policy
     from .wire.errors import (
         ConcurrencyError,
         ConnectionClosed,
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
     )
     from .wire.handshake import SAME_ORIGIN
     from .wire.headers import Headers, Request, Response
+    from .wire.limits import Limits
     from .wire.opcodes import Close, CloseCode, State
 
 __all__ = [
@@ -60,9 +64,11 @@ __all__ = [
     "InvalidStatus",
     "InvalidURI",
     "InvalidUpgrade",
+    "Limits",
     "Listener",
     "NegotiationError",
     "PayloadTooBig",
+    "Policy",
     "ProtocolError",
     "Request",
     "Response",
@@ -70,12 +76,14 @@ __all__ = [
     "Server",
     "ServerConnection",
     "State",
+    "Statistics",
     "WebSocketException",
     "__version__",
     "backoff",
     "broadcast",
     "build_info",
     "connect",
+    "extensions",
     "process_exception",
     "serve",
     "unix_connect",
@@ -89,7 +97,10 @@ _MODULES: Final = (
     ".wire.errors",
     ".wire.headers",
     ".wire.handshake",
+    ".wire.limits",
     ".api.listener",
+    ".api.slow",
+    ".api.admission",
     ".api.connection",
     ".api.broadcast",
     ".api.client",
@@ -98,6 +109,8 @@ _MODULES: Final = (
 
 
 def __getattr__(name: str) -> Any:
+    if name == "extensions":
+        return import_module(".extensions", __name__)
     if name in __all__:
         for module in _MODULES:
             value = vars(import_module(module, __name__)).get(name)
@@ -112,11 +125,14 @@ def __dir__() -> list[str]:
 
 
 def build_info() -> dict[str, str]:
-    """Which form runs: "interpreted", or "compiled" by Cython from the same files; and on what."""
+    """Which form runs: "interpreted", or "compiled" by Cython from the same files; on what; and what compresses."""
     import platform
+
+    from .wire.deflate import backend_name
 
     return {
         "version": __version__,
         "form": "interpreted",
+        "deflate": backend_name(),
         "python": f"{platform.python_implementation()} {platform.python_version()}",
     }

@@ -19,6 +19,7 @@ from fullduplex import (
     ConnectionClosedError,
     ConnectionClosedOK,
     InvalidMessage,
+    Limits,
     ServerConnection,
     State,
     broadcast,
@@ -611,7 +612,8 @@ async def test_pings_are_answered_and_their_pongs_noticed_while_nobody_receives(
 
 @asynchronous
 async def test_a_flood_of_pings_whose_pongs_are_not_read_costs_no_memory() -> None:
-    async with serve(echo, HOST, 0) as server, raw_client(server) as raw:
+    limits = Limits(control_frames_per_second=None)
+    async with serve(echo, HOST, 0, limits=limits) as server, raw_client(server) as raw:
         await raw.head()
         (ws,) = server.connections
         flood = encode(PING, bytes(125), mask=True) * 500

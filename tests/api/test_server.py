@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 import fullduplex
+from e2e.tools import raw_peer, until
 from fullduplex import (
     ConnectionClosed,
     ConnectionClosedError,
@@ -29,6 +30,9 @@ from fullduplex import (
     unix_connect,
     unix_serve,
 )
+from fullduplex.api.host import get_engine
+from fullduplex.engine.engine import Engine
+from fullduplex.wire.limits import Limits
 from peers import HOST, REQUEST, TEXT, Frame, cancel_everywhere, echo, encode, port_of, raw_client, tls, url
 from support import LoopFactory, asynchronous
 
@@ -577,6 +581,39 @@ async def test_a_request_that_takes_too_long() -> None:
         await (await ws.ping())
 
 
+@pytest.mark.parametrize("secure", [False, True])
+@asynchronous
+async def test_a_byte_now_and_then_wins_no_time(secure: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    heard = b""
+
+    class Hears(ServerConnection):
+        def receive_opening(self, data: bytes) -> None:
+            nonlocal heard
+            heard += data
+            super().receive_opening(data)
+
+    monkeypatch.setattr(Engine, "time", staticmethod(lambda: now))
+    server_context, client_context = tls() if secure else (None, None)
+    async with (
+        serve(echo, HOST, 0, open_timeout=10, ssl=server_context, create_connection=Hears) as server,
+        raw_peer(server, client_context, b"") as raw,
+    ):
+        for count in range(1, 4):
+            raw.write(REQUEST[count - 1 : count])
+            await until(lambda count=count: heard == REQUEST[:count])  # type: ignore[misc]
+            now += 3
+            get_engine().tick()
+        assert server.statistics().handshakes == 1
+        now += 2
+        get_engine().tick()
+        assert (await raw.head()).startswith(b"HTTP/1.1 408 ")
+        assert server.statistics().timed_out == 1
+        raw.writer.transport.abort()
+        await until(lambda: not server.statistics().handshakes)
+        assert server.statistics().rejected == {408: 1}
+
+
 @asynchronous
 async def test_a_request_that_is_not_one() -> None:
     async with serve(echo, HOST, 0) as server:
@@ -619,7 +656,17 @@ async def test_subprotocols() -> None:
                 await connect(url(server) + path, subprotocols=["a"])
 
 
-# What goes wrong while accepting.
+# Accepting, and what goes wrong then.
+
+
+@asynchronous
+async def test_limits_of_the_server_as_a_whole() -> None:
+    async with serve(echo, HOST, 0, limits=Limits(connections=1)) as server:
+        async with connect(url(server)):
+            assert (await refusal(server)).status_code == 503
+        await until(lambda: not server.connections)
+        async with connect(url(server)):
+            assert (server.statistics().accepted, server.statistics().opened) == (3, 2)
 
 
 @asynchronous
@@ -631,6 +678,24 @@ async def test_a_connection_that_cannot_be_made(caplog: pytest.LogCaptureFixture
     async with serve(echo, HOST, 0, create_connection=Wrong) as server, raw_client(server) as raw:
         assert await raw.reader.read() == b""
     assert "cannot serve a connection" in caplog.text
+
+
+@asynchronous
+async def test_a_connection_that_cannot_be_watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel bounds what a poller may hold."""
+    limits = Limits(connections=1, connections_per_address=1)
+    async with serve(echo, HOST, 0, limits=limits) as server:
+        with monkeypatch.context() as patch:
+            patch.setattr(get_engine(), "add", fail)
+            async with raw_client(server) as raw:
+                assert await raw.reader.read() == b""
+        assert server.statistics().abandoned == 1
+        async with connect(url(server)) as ws:
+            await (await ws.ping())
+
+
+def fail(*args: Any) -> None:
+    raise OSError("no space left")
 
 
 @asynchronous

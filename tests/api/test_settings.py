@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
-from fullduplex.api.settings import Settings
-from fullduplex.wire.session import NO_LIMIT
+from fullduplex import Policy
+from fullduplex.api.settings import Settings, make_extensions
+from fullduplex.extensions import PerMessageDeflate, TransferRate
+from fullduplex.wire.receiver import NO_LIMIT
 
 DEFAULTS: dict[str, Any] = {
     "open_timeout": 10,
@@ -42,7 +44,8 @@ def test_pairs_and_no_limits() -> None:
     assert (settings.queue_high, settings.queue_low, settings.queue_size) == (8, 1, 2**20)
     assert (settings.write_high, settings.write_low) == (9, 0)
     assert settings.logger.name == "mine"
-    settings = Settings(True, **dict.fromkeys(DEFAULTS))
+    nothing: dict[str, Any] = dict.fromkeys(DEFAULTS)
+    settings = Settings(True, **nothing)
     session = settings.make_session()
     assert settings.queue_high == settings.queue_size == settings.write_high == session.max_size == NO_LIMIT
     assert session.keepalive.interval == session.keepalive.timeout == session.close_timeout == float("inf")
@@ -54,3 +57,21 @@ def test_pairs_and_no_limits() -> None:
 def test_a_time_is_above_zero(name: str, seconds: float) -> None:
     with pytest.raises(ValueError, match=name):
         Settings(True, **(DEFAULTS | {name: seconds}))
+
+
+def test_a_policy_is_one() -> None:
+    assert Settings(True, **DEFAULTS, policy=Policy.CLOSE).policy is Policy.CLOSE
+    with pytest.raises(TypeError, match="a policy is"):
+        Settings(True, **(DEFAULTS | {"policy": "close"}))
+
+
+def test_compression() -> None:
+    other = TransferRate()
+    usual, *rest = make_extensions("deflate", [other])
+    assert isinstance(usual, PerMessageDeflate)
+    assert rest == [other]
+    assert make_extensions(None, [other]) == (other,)
+    mine = PerMessageDeflate(threshold=9)
+    assert make_extensions(mine, []) == (mine,)
+    with pytest.raises(ValueError, match="compression is"):
+        make_extensions("gzip", [])  # type: ignore[arg-type]

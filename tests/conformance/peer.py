@@ -10,12 +10,17 @@ import asyncio
 import base64
 import hashlib
 import socket
+import zlib
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
 DATA = {TEXT: "text", BINARY: "binary"}
+
+DEFLATE = "permessage-deflate"
+PACKED = 4  # the reserved bit of a compressed message, RFC 7692, section 6
+TAIL = b"\x00\x00\xff\xff"
 
 MASK = b"\x37\xfa\x21\x3d"
 KEY = b"dGhlIHNhbXBsZSBub25jZQ=="
@@ -41,6 +46,16 @@ class Frame(NamedTuple):
         else:
             head = first + bytes([bit | 127]) + size.to_bytes(8)
         return head + mask + masked(self.payload, mask) if mask else head + self.payload
+
+
+class Deflate(NamedTuple):
+    """permessage-deflate, RFC 7692: its parameters in either role, and how the other side has to compress then."""
+
+    offer: str  # to a server ...
+    answer: str  # ... which has to answer this
+    demand: str  # the answer to a client
+    bits: int = 15
+    takeover: bool = True
 
 
 class Send(NamedTuple):
@@ -80,13 +95,15 @@ Step = Send | Quiet | Event
 class Peer:
     """One connection after the handshake. A `server` sends unmasked frames and ends the TCP connection."""
 
-    def __init__(self, sock: socket.socket, *, server: bool) -> None:
+    def __init__(self, sock: socket.socket, deflate: Deflate | None, *, server: bool) -> None:
         self.sock = sock
+        self.deflate = deflate
         self.server = server
         self.loop = asyncio.get_running_loop()
         self.received = bytearray()
         self.cut_off = False  # a write failed: the other side has closed already, and says why in what it sent
-        self.message: tuple[int, bytearray] | None = None
+        self.message: tuple[Frame, bytearray] | None = None
+        self.inflater = None if deflate is None else zlib.decompressobj(-deflate.bits)
 
     async def play(self, steps: Iterable[Step]) -> None:
         """Go through the steps, then hear the end of the stream."""
@@ -124,7 +141,7 @@ class Peer:
     async def event(self) -> Event | None:
         """Return the next event, with the fragments of a message put together; None at the end of the stream."""
         while frame := await self.frame():
-            opcode, payload, fin, _ = frame
+            opcode, payload, fin, rsv = frame
             if opcode == CLOSE:
                 assert len(payload) != 1
                 payload[2:].decode()
@@ -133,14 +150,24 @@ class Peer:
                 return Event("ping" if opcode == PING else "pong", payload)
             if opcode in DATA:
                 assert self.message is None, "a new message inside a fragmented one"
-                self.message = opcode, bytearray()
+                self.message = frame, bytearray()
+            else:
+                assert not rsv, "a reserved bit inside a message"
             assert self.message is not None, "nothing to continue"
             self.message[1].extend(payload)
             if fin:
-                (opcode, data), self.message = self.message, None
-                return Event(DATA[opcode], bytes(data))
+                (begin, data), self.message = self.message, None
+                return Event(DATA[begin.opcode], self.inflate(data) if begin.rsv else bytes(data))
         assert self.message is None, "the stream ends inside a message"
         return None
+
+    def inflate(self, data: bytearray) -> bytes:
+        """What was compressed with a larger window than agreed on is an error."""
+        assert self.deflate is not None
+        assert self.inflater is not None
+        if not self.deflate.takeover:
+            self.inflater = zlib.decompressobj(-self.deflate.bits)
+        return self.inflater.decompress(data + TAIL)
 
     async def frame(self) -> Frame | None:
         """Read one frame, of which all but the payload must be by the book."""
@@ -149,7 +176,7 @@ class Peer:
             return None
         first, second = self.received[:2]
         fin, rsv, opcode, size = bool(first & 0x80), first >> 4 & 7, first & 15, second & 127
-        assert rsv == 0
+        assert rsv == 0 or (rsv == PACKED and opcode < CLOSE and self.deflate is not None)
         assert opcode in (0, TEXT, BINARY, CLOSE, PING, PONG)
         assert bool(second & 0x80) == self.server, "clients mask, servers do not"
         start = 2
@@ -167,7 +194,7 @@ class Peer:
         assert await self.fill(start + size), "the stream ends inside a frame"
         payload = bytes(self.received[start : start + size])
         del self.received[: start + size]
-        return Frame(opcode, masked(payload, mask) if mask else payload, fin)
+        return Frame(opcode, masked(payload, mask) if mask else payload, fin, rsv)
 
     async def fill(self, size: int) -> bool:
         """Read until `size` bytes are there. A connection that was reset while we wrote has ended as well."""
@@ -192,44 +219,48 @@ class Peer:
 
 
 @asynccontextmanager
-async def client(port: int) -> AsyncIterator[Peer]:
+async def client(port: int, deflate: Deflate | None = None) -> AsyncIterator[Peer]:
     """Connect to a server and shake hands."""
+    offer = "" if deflate is None else f"Sec-WebSocket-Extensions: {DEFLATE}{deflate.offer}\r\n"
     with socket.socket() as sock:
         prepare(sock)
         await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", port))
-        peer = Peer(sock, server=False)
+        peer = Peer(sock, deflate, server=False)
         await peer.loop.sock_sendall(
             sock,
             b"GET /conformance HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            b"Sec-WebSocket-Key: %b\r\nSec-WebSocket-Version: 13\r\n\r\n" % (port, KEY),
+            b"Sec-WebSocket-Key: %b\r\nSec-WebSocket-Version: 13\r\n%b\r\n" % (port, KEY, offer.encode()),
         )
         status, headers = parsed(await peer.head())
         assert status.startswith(b"HTTP/1.1 101 ")
         assert headers[b"upgrade"].lower() == b"websocket"
         assert headers[b"connection"].lower() == b"upgrade"
         assert headers[b"sec-websocket-accept"] == ACCEPT
-        assert b"sec-websocket-extensions" not in headers, "not offered"
+        answer = headers.get(b"sec-websocket-extensions")
+        assert answer == (None if deflate is None else f"{DEFLATE}{deflate.answer}".encode())
         yield peer
 
 
 @asynccontextmanager
-async def server(listener: socket.socket) -> AsyncIterator[Peer]:
+async def server(listener: socket.socket, deflate: Deflate | None = None) -> AsyncIterator[Peer]:
     """Take one client of a listening, non-blocking socket and shake hands."""
+    demand = "" if deflate is None else f"Sec-WebSocket-Extensions: {DEFLATE}{deflate.demand}\r\n"
     sock, _ = await asyncio.get_running_loop().sock_accept(listener)
     with sock:
         prepare(sock)
-        peer = Peer(sock, server=True)
+        peer = Peer(sock, deflate, server=True)
         request, headers = parsed(await peer.head())
         assert request == b"GET /conformance HTTP/1.1"
         assert not peer.received, "the client speaks before it is answered"
         assert headers[b"sec-websocket-version"] == b"13"
+        assert headers[b"sec-websocket-extensions"] == f"{DEFLATE}; client_max_window_bits".encode()
         key = headers[b"sec-websocket-key"]
         assert len(base64.b64decode(key, validate=True)) == 16
         accept = base64.b64encode(hashlib.sha1(key + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest())
         await peer.loop.sock_sendall(
             sock,
             b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            b"Sec-WebSocket-Accept: %b\r\n\r\n" % accept,
+            b"Sec-WebSocket-Accept: %b\r\n%b\r\n" % (accept, demand.encode()),
         )
         yield peer
 

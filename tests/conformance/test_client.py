@@ -25,7 +25,7 @@ async def test_client(case: Case) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.setblocking(False)
         client = asyncio.ensure_future(echo(f"ws://127.0.0.1:{listener.getsockname()[1]}/conformance"))
-        async with peer.server(listener) as server:
+        async with peer.server(listener, case.deflate) as server:
             await server.play(case.steps)
     # A rule that was broken, or a close code that is not a goodbye, ends the loop with this error; any other is a bug.
     try:

@@ -20,6 +20,6 @@ async def echo(ws: fullduplex.ServerConnection) -> None:
 async def test_server(case: Case) -> None:
     async with (
         fullduplex.serve(echo, "127.0.0.1", 0, max_size=2**26, ping_interval=None) as server,
-        peer.client(server.sockets[0].getsockname()[1]) as client,
+        peer.client(server.sockets[0].getsockname()[1], case.deflate) as client,
     ):
         await client.play(case.steps)

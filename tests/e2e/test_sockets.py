@@ -130,7 +130,7 @@ async def test_stopping_with_live_clients(loop_factory: LoopFactory) -> None:
                     await echo(ws)
                 case "/flood":
                     while True:
-                        sending = ws.send(bytes(100_000))
+                        sending = ws.send(bytes(100_000), compress=False)
                         if ws.is_slow:
                             slow.set()
                         await sending

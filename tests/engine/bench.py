@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import select
 import socket
 import ssl
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
+
+import pytest
 
 from fullduplex.engine.engine import Engine
 from fullduplex.engine.link import Link
-from fullduplex.engine.timers import NEVER
+from fullduplex.engine.timers import NEVER, RESOLUTION
+from fullduplex.wire.extensions import Extension
 from fullduplex.wire.session import Session
 from wire.frames import KEY, Frame, frame, read_frames
 
+SERVED = 5  # turns of a running loop in which what lies in sockets gets to both sides
 TURNS = 200  # far beyond what anything here takes: who needs more is ready all the time, and never served
 PATIENCE = 20.0  # seconds; only a hang meets them
 
@@ -230,6 +236,7 @@ class Bench:
         server: bool = True,
         open_deadline: float = NEVER,
         address: object = None,
+        extension: Extension | None = None,
         **settings: Any,
     ) -> Owner:
         """A link that is served, and its owner. It is a server's, open; with an `address` it connects."""
@@ -239,7 +246,7 @@ class Bench:
         settings.setdefault("ping_interval", None)
         owner.link = Link(self.engine, sock, Session(server, **settings), owner, open_deadline)
         if opened:
-            owner.link.open()
+            owner.link.open(extension)
         if address is None:
             self.engine.add(owner.link)
         else:
@@ -293,7 +300,44 @@ class Bench:
             callback()
         self.settle()
 
+    def steps(self, seconds: float = 30.0) -> Iterator[float]:
+        """Pass time in small steps, for a loop that ends before so many seconds have passed: gives the seconds."""
+        start = self.engine.clock
+        while (passed := self.engine.clock - start) < seconds:
+            yield passed
+            self.pass_time(RESOLUTION)
+        raise AssertionError("it takes too long")
+
     def close(self) -> None:
         self.engine.close()
         for peer in self.peers:
             peer.close()
+
+
+class Clock:
+    """The time of all engines, moved by hand while a loop runs: what waits for time waits for nothing else."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.now = 1000.0
+        self._stopped = True
+        patch.setattr(Engine, "time", staticmethod(lambda: self.now if self._stopped else time.monotonic() + 1e6))
+
+    async def run_until(self, engine: Engine, condition: Callable[[], object], step: float = RESOLUTION) -> float:
+        """Let time pass in small steps until something is so: gives the seconds that it took."""
+        start = self.now
+        try:
+            for _ in range(5000):
+                if condition():
+                    return self.now - start
+                self.now += step
+                asyncio.get_running_loop().call_soon(engine.tick)
+                for _ in range(SERVED):
+                    await asyncio.sleep(0)
+            raise AssertionError("it takes too long")
+        except BaseException:
+            self._stopped = False  # connections have to end, with all their timeouts
+            raise
+
+    async def run_for(self, engine: Engine, seconds: float) -> None:
+        end = self.now + seconds
+        await self.run_until(engine, lambda: self.now >= end)

@@ -261,6 +261,22 @@ def test_a_mistake_ends_one_link_only(bench: Bench, caplog: pytest.LogCaptureFix
     assert record.exc_info[0] is ZeroDivisionError
 
 
+def test_a_mistake_while_a_mistake_is_seen_to(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    owner, other = bench.link(), bench.link()
+
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    owner.on["received"] = owner.on["ended"] = fail
+    for each in (owner, other):
+        each.say((BINARY, b"a"))
+    bench.settle()
+    assert owner.link.closed
+    assert other.heard == [("received", b"a")]
+    messages = ["error while serving a connection", "error while ending a connection"]
+    assert [record.message for record in caplog.records] == messages
+
+
 # Time.
 
 

@@ -11,10 +11,14 @@ import pytest
 import trustme
 
 from engine.bench import Bench, Owner, Plain, Shaken
-from fullduplex.engine.link import CLOSED, CLOSING, SERVES, SPEAKS, Link
+from fullduplex.engine.link import CLOSED, CLOSING, PROGRESS, SERVES, SPEAKS, Link
+from fullduplex.engine.timers import RESOLUTION
+from fullduplex.wire.limits import Limits
 from fullduplex.wire.opcodes import Close
-from fullduplex.wire.session import Session
-from wire.frames import BINARY, CLOSE, PING, PONG, TEXT, Frame, close_payload
+from fullduplex.wire.rate import BURST, HEAD
+from fullduplex.wire.session import HOLD, Session
+from fullduplex.wire.transfer import Paced
+from wire.frames import BINARY, CLOSE, CONT, KEY, PING, PONG, TEXT, Frame, close_payload, frame
 
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER: closing resets the connection
 MEBI = b"m" * (1 << 20)
@@ -33,6 +37,23 @@ def send(owner: Owner, payload: bytes) -> None:
     """Say something, as a face does."""
     owner.link.session.send(0x80 | BINARY, payload)
     owner.link.touch()
+
+
+def close(owner: Owner) -> None:
+    """Say goodbye, as a face does."""
+    owner.link.session.close(1000, "", owner.link.engine.time())
+    owner.link.attend()
+    owner.link.touch()
+
+
+def read_to_the_end(bench: Bench, owner: Owner) -> bytes:
+    """What comes until the link is closed."""
+    came = b""
+    for _ in bench.steps():
+        came += owner.read()
+        if owner.link.closed:
+            break
+    return came
 
 
 # Bytes in and out.
@@ -245,6 +266,426 @@ def test_a_paused_link_that_was_hung_up_is_aborted(bench: Bench) -> None:
     assert owner.heard == [("ended", None)]
 
 
+# A peer that does not read.
+
+UNSENT = 1 << 18
+STUCK = Limits(unsent=UNSENT, unsent_for=10)
+
+
+def test_a_peer_that_does_not_read_is_cut_off(bench: Bench) -> None:
+    owner = bench.link(limits=STUCK)
+    send(owner, MEBI)
+    bench.settle()
+    bench.pass_time(9.9)
+    send(owner, b"more")
+    bench.settle()
+    assert owner.heard == []
+    waiting = owner.link.buffered
+    bench.pass_time(0.2)
+    assert owner.heard == [("ended", None)]
+    assert owner.link.session.limit == "unsent"
+    error = owner.link.session.error()
+    assert (error.who, error.code) == ("remote", 1006)
+    assert f"the peer does not read: {waiting} bytes wait for it" in error.detail
+
+
+def test_less_may_wait_for_ever(bench: Bench) -> None:
+    owner = bench.link(limits=STUCK)
+    owner.script["send"] = [BlockingIOError(), *[0] * 100]
+    send(owner, bytes(UNSENT - 10))
+    bench.tick()
+    for _ in range(3):
+        bench.engine.clock += 10
+        bench.tick()
+    assert owner.heard == []
+    assert owner.link.buffered == UNSENT
+
+
+@pytest.mark.parametrize(("taken", "is_cut_off"), [(UNSENT // PROGRESS, False), (UNSENT // PROGRESS - 1, True)])
+def test_a_peer_that_reads_slowly(bench: Bench, taken: int, is_cut_off: bool) -> None:
+    """A large message takes a slow line its time. Who trickles, to have us hold it, does not read."""
+    owner = bench.link(limits=STUCK)
+    owner.script["send"] = [BlockingIOError()]
+    send(owner, bytes(3 * UNSENT))
+    bench.tick()
+    for _ in range(10):
+        bench.engine.clock += 9.9
+        owner.script["send"] = [taken]
+        bench.tick()
+        owner.script["send"] = [0]
+        bench.engine.clock += 0.2
+        bench.tick()
+    assert owner.link.closed == is_cut_off
+
+
+def test_a_peer_that_reads_less_than_is_sent(bench: Bench) -> None:
+    """However much it reads: what waits for it must not grow without end."""
+    owner = bench.link(limits=STUCK)
+    owner.script["send"] = [BlockingIOError()]
+    send(owner, bytes(2 * UNSENT))
+    bench.tick()
+    for _ in range(4):
+        bench.engine.clock += 2.6
+        send(owner, bytes(UNSENT // 2))
+        owner.script["send"] = [UNSENT // 2]
+        bench.tick()
+    assert owner.link.session.limit == "unsent"
+
+
+def test_a_peer_that_reads_again_in_time(bench: Bench) -> None:
+    owner = bench.link(limits=STUCK)
+    owner.script["send"] = [BlockingIOError()]
+    for _ in range(2):
+        send(owner, bytes(2 * UNSENT))
+        bench.tick()
+        bench.engine.clock += 9
+        for _ in bench.steps():  # it reads ...
+            owner.read()
+            if not owner.link.buffered:
+                break
+        owner.script["send"] = [BlockingIOError()]  # ... and not what comes next
+    bench.pass_time(9)
+    assert not owner.link.closed
+
+
+def test_the_first_limit_that_was_broken_is_told(bench: Bench) -> None:
+    owner = bench.link(limits=Limits(unsent=UNSENT, unsent_for=5, messages_per_second=1, over_rate="close"))
+    send(owner, MEBI)
+    owner.say((BINARY, b"a"), (BINARY, b"b"))
+    bench.settle()
+    bench.pass_time(6)
+    assert owner.link.closed
+    assert owner.link.session.limit == "messages_per_second"
+    assert owner.link.session.error().detail == "more than 1 messages a second"
+
+
+def test_what_the_peer_takes_is_a_sign_of_life(bench: Bench) -> None:
+    """It cannot answer a ping that stands behind a large message before it has all of that."""
+    owner = bench.link(ping_interval=20, ping_timeout=5)
+    owner.script["send"] = [BlockingIOError()]
+    send(owner, MEBI)
+    bench.tick()
+    bench.engine.clock += 20.1
+    owner.script["send"] = [0]
+    bench.tick()
+    for _ in range(3):
+        bench.engine.clock += 5.1
+        owner.script["send"] = [1000]
+        bench.tick()
+    assert not owner.link.closed
+    bench.engine.clock += 20
+    owner.script["send"] = [0]
+    bench.tick()
+    bench.engine.clock += 5.1
+    owner.script["send"] = [0]
+    bench.tick()
+    assert "keepalive" in owner.link.session.error().detail
+
+
+# Reading no faster than a limit.
+
+
+def resting(bench: Bench, **limits: Any) -> Owner:
+    """A link that reads 2000 bytes a second and has read 3000: it goes on in half a second."""
+    owner = bench.link(limits=Limits(bytes_per_second=2000, **limits))
+    owner.say((BINARY, bytes(2992)))
+    bench.settle()
+    assert owner.heard == [("received", bytes(2992)), "noticed"]
+    assert owner.link.session.paused
+    owner.heard.clear()
+    return owner
+
+
+def test_a_rate_is_kept_by_resting(bench: Bench) -> None:
+    rate, count = 10_000, 100
+    owner = bench.link(limits=Limits(bytes_per_second=rate))
+    messages = [bytes([n]) * 992 for n in range(count)]  # 1000 bytes each, with their heads
+    owner.say(*((BINARY, message) for message in messages))
+    bench.settle()
+    for seconds in bench.steps():
+        came = [message for heard in owner.heard if heard != "noticed" for message in heard[1:]]
+        # A second's worth may come at once, and so much is read at once.
+        assert 1000 * len(came) <= rate * (seconds + 2)
+        if len(came) == count:
+            break
+    assert came == messages
+    assert 8 <= seconds <= 10
+
+
+def test_resting_and_paused(bench: Bench) -> None:
+    """It reads on when neither of both holds any more."""
+    owner = resting(bench)
+    owner.link.pause_reading()
+    owner.say((BINARY, b"a"))
+    bench.pass_time(1)
+    assert owner.heard == []
+    owner.link.resume_reading()
+    bench.settle()
+    assert owner.heard == [("received", b"a")]
+    owner = resting(bench)
+    owner.link.pause_reading()
+    owner.say((BINARY, b"a"))
+    owner.link.resume_reading()
+    bench.settle()
+    assert owner.heard == []
+    bench.pass_time(1)
+    assert owner.heard == [("received", b"a")]
+
+
+def test_a_ping_is_answered_after_the_rest(bench: Bench) -> None:
+    owner = resting(bench)
+    owner.say((PING, b"p"))
+    bench.settle()
+    assert owner.read() == b""
+    bench.pass_time(1)
+    assert owner.read_frames() == [Frame(PONG, b"p")]
+
+
+def test_an_answer_that_takes_longer_than_the_rest_would(bench: Bench) -> None:
+    owner = bench.link(limits=Limits(messages_per_second=1))
+
+    def think() -> None:
+        bench.engine.clock += 5
+
+    owner.on["received"] = think
+    owner.say(*[(BINARY, b"a")] * 5)
+    bench.settle()
+    assert not owner.link.session.paused
+
+
+def test_a_hang_up_while_resting(bench: Bench) -> None:
+    """It is reported all the time, and must not keep the loop busy; what came before it is read in the end."""
+    owner = resting(bench)
+    owner.say((BINARY, b"a"))
+    owner.peer.close()
+    bench.settle()
+    assert owner.heard == []
+    bench.pass_time(1)
+    assert owner.heard == [("received", b"a"), ("ended", None)]
+
+
+def test_the_peer_says_goodbye_while_resting(bench: Bench) -> None:
+    owner = resting(bench)
+    owner.say((CLOSE, b""))
+    owner.peer.shutdown(socket.SHUT_WR)
+    bench.settle()
+    assert owner.heard == []
+    bench.pass_time(1)
+    assert owner.heard == ["noticed", ("ended", None)]
+    assert owner.read_frames() == [Frame(CLOSE, b"")]
+
+
+def test_the_owner_says_goodbye_while_resting(bench: Bench) -> None:
+    owner = resting(bench)
+    close(owner)
+    bench.settle()
+    assert owner.read_frames() == [Frame(CLOSE, close_payload(1000))]
+    owner.say((CLOSE, close_payload(1000)))
+    bench.pass_time(1)
+    assert owner.heard[-1] == ("ended", None)
+    assert owner.link.session.error().rcvd == Close(1000)
+
+
+def test_aborted_while_resting(bench: Bench) -> None:
+    owner = resting(bench)
+    bench.link()
+    owner.link.abort("local", "test")
+    bench.pass_time(1)
+    assert owner.heard == [("ended", None)]
+
+
+def test_a_limit_that_closes(bench: Bench) -> None:
+    """What came is answered first."""
+    owner = bench.link(limits=Limits(messages_per_second=2, over_rate="close"))
+    owner.on["received"] = lambda: send(owner, b"answer")
+    owner.say(*[(BINARY, b"a")] * 3)
+    bench.settle()
+    assert owner.read_frames() == [
+        *binary(b"answer"),
+        Frame(CLOSE, close_payload(1008, "more than 2 messages a second")),
+    ]
+    assert owner.is_eof()
+
+
+# Sending no faster than the peer wants.
+
+RATE = 10_000
+
+
+def paced(bench: Bench, **settings: Any) -> Owner:
+    return bench.link(extension=Paced(RATE), **settings)
+
+
+def spend_burst(bench: Bench, owner: Owner) -> None:
+    """What is sent from now on waits, whatever its size."""
+    send(owner, bytes(int(RATE * BURST)))
+    bench.settle()
+    owner.read()
+    assert owner.link.buffered
+
+
+def test_what_the_peer_wants_later_waits(bench: Bench) -> None:
+    owner = paced(bench)
+    payload = bytes(range(250)) * (2 * RATE // 250)
+    send(owner, payload)
+    owner.link.low_water = RATE
+    owner.link.draining = True
+    bench.settle()
+    frames: list[Frame] = []
+    for seconds in bench.steps():
+        frames += owner.read_frames()
+        size = sum(len(each.payload) for each in frames)
+        assert size + HEAD * len(frames) <= RATE * (seconds + BURST)
+        assert owner.link.buffered == (len(payload) - size + HEAD if size < len(payload) else 0)
+        assert owner.heard == (["drained"] if owner.link.buffered <= RATE else [])
+        if size == len(payload):
+            break
+    assert b"".join(each.payload for each in frames) == payload
+    assert [each.opcode for each in frames] == [BINARY] + [CONT] * (len(frames) - 1)
+    assert [each.fin for each in frames] == [False] * (len(frames) - 1) + [True]
+    assert seconds < 2 * 1.1
+
+
+def test_pings_and_pongs_do_not_wait(bench: Bench) -> None:
+    owner = paced(bench)
+    spend_burst(bench, owner)
+    owner.link.session.ping(b"ours", bench.engine.time())
+    owner.say((PING, b"theirs"))
+    bench.tick()
+    assert owner.read_frames() == [Frame(PING, b"ours"), Frame(PONG, b"theirs")]
+
+
+def test_what_is_said_while_served_has_its_turn(bench: Bench) -> None:
+    """At the end of the read all of it waits, and nothing is in `out`."""
+    owner = paced(bench)
+    owner.on["received"] = lambda: send(owner, bytes(RATE // 2))
+    owner.say((BINARY, b"a"))
+    bench.tick()
+    assert owner.link.buffered < RATE // 2
+    for _ in bench.steps():
+        if not owner.link.buffered:
+            break
+    assert sum(len(each.payload) for each in owner.read_frames()) == RATE // 2
+
+
+def test_much_waits_for_a_moment_only(bench: Bench) -> None:
+    """An owner who stopped because of it hears that it has left."""
+    owner = paced(bench)
+
+    def answer() -> None:
+        send(owner, bytes(500))
+        owner.link.pause_reading()
+        owner.link.draining = True
+
+    owner.on["received"] = answer
+    owner.on["drained"] = owner.link.resume_reading
+    owner.say((BINARY, b"a"))
+    bench.tick()
+    assert owner.heard == [("received", b"a"), "drained"]
+    assert owner.link.reading
+
+
+def test_a_goodbye_goes_behind_what_waits(bench: Bench) -> None:
+    owner = paced(bench, close_timeout=5)
+    send(owner, bytes(10 * RATE))
+    close(owner)
+    bench.settle()
+    frames = read_to_the_goodbye(bench, owner)
+    assert sum(len(each.payload) for each in frames[:-1]) == 10 * RATE
+    assert frames[-1] == Frame(CLOSE, close_payload(1000))
+    owner.say((CLOSE, close_payload(1000)))
+    bench.settle()
+    assert owner.heard[-1] == ("ended", None)
+    assert owner.link.session.error().rcvd == Close(1000)
+
+
+def read_to_the_goodbye(bench: Bench, owner: Owner) -> list[Frame]:
+    frames: list[Frame] = []
+    for _ in bench.steps():
+        frames += owner.read_frames()
+        if frames and frames[-1].opcode == CLOSE:
+            break
+    return frames
+
+
+@pytest.mark.parametrize("server", [True, False])
+@pytest.mark.parametrize("half_closed", [True, False])
+def test_a_goodbye_is_answered_behind_what_waits(bench: Bench, server: bool, half_closed: bool) -> None:
+    owner = paced(bench, server=server)
+    send(owner, bytes(RATE))
+    bench.settle()
+    owner.peer.send(frame(CLOSE, close_payload(1000), key=KEY if server else None))
+    if half_closed:
+        owner.peer.shutdown(socket.SHUT_WR)
+    bench.settle()
+    assert not owner.link.closed
+    frames = read_to_the_goodbye(bench, owner)
+    assert sum(len(each.payload) for each in frames) == RATE + 2
+    assert (frames[-1].opcode, frames[-1].payload) == (CLOSE, close_payload(1000))
+    # A client that does not know yet that there is no more to read waits for it (section 7.1.1).
+    assert owner.link.closed == (server or half_closed)
+    assert owner.link.session.error().rcvd == owner.link.session.error().sent == Close(1000)
+
+
+def test_a_failure_sends_nothing_of_what_waits(bench: Bench) -> None:
+    owner = paced(bench)
+    send(owner, bytes(10 * RATE))
+    bench.settle()
+    owner.read()
+    owner.say((3, b""))
+    bench.settle()
+    bench.pass_time(RESOLUTION)
+    (goodbye,) = owner.read_frames()
+    assert goodbye.payload[:2] == b"\x03\xea"
+    assert owner.is_eof()
+
+
+def test_a_kernel_that_takes_nothing_of_what_may_be_sent(bench: Bench) -> None:
+    """Deadlines pass meanwhile, which must not keep the loop busy; nothing overtakes, nothing is lost."""
+    owner = paced(bench)
+    payload = bytes(range(200)) * (RATE // 200)
+    owner.script["send"] = [BlockingIOError(), *[0] * 1000]
+    send(owner, payload)
+    for _ in range(100):
+        bench.engine.clock += RESOLUTION / 2
+        bench.tick()
+        assert bench.engine.wheel.next() > bench.engine.clock
+    assert owner.link.unsent is not None
+    owner.say((PING, b"p"))
+    bench.tick()
+    owner.script["send"].clear()
+    bench.settle()
+    frames = owner.read_frames()
+    assert b"".join(each.payload for each in frames if each.opcode != PONG) == payload
+    assert frames.index(Frame(PONG, b"p")) < len(frames) - 1
+    assert owner.link.buffered == 0
+
+
+def test_the_end_while_much_waits(bench: Bench) -> None:
+    """Who waits to send must not wait for ever."""
+    owner = paced(bench)
+    bench.link()
+    send(owner, bytes(10 * RATE))
+    bench.settle()
+    assert owner.link.is_blocked
+    owner.link.abort("local", "test")
+    assert owner.link.buffered == 0
+    assert not owner.link.is_blocked
+    bench.pass_time(5)
+    assert owner.heard == [("ended", None)]
+
+
+@pytest.mark.parametrize(("unsent", "is_cut_off"), [(RATE, False), (20 * 10 * RATE, True)])
+def test_a_peer_that_wants_next_to_nothing(bench: Bench, unsent: int, is_cut_off: bool) -> None:
+    """What waits for it must not grow without end either."""
+    owner = paced(bench, limits=Limits(unsent=unsent, unsent_for=10))
+    send(owner, bytes(unsent + 12 * RATE))
+    for _ in range(11):
+        bench.pass_time(1)
+        owner.read()
+    assert owner.link.closed == is_cut_off
+
+
 # The end.
 
 
@@ -286,19 +727,50 @@ def test_a_server_ends_tcp_once_all_is_sent(bench: Bench) -> None:
     owner.say((CLOSE, b""))
     bench.settle()
     assert owner.link.session.state is CLOSING
-    came = b""
-    while not owner.link.closed:
-        came += owner.read()
-        bench.settle()
-    came += owner.read()
-    assert came.endswith(MEBI + b"\x88\x00")
+    assert read_to_the_end(bench, owner).endswith(MEBI + b"\x88\x00")
+
+
+def test_a_verdict_waits_for_messages_to_be_taken(bench: Bench) -> None:
+    """The peer has ended its half of TCP meanwhile; the answers still go to the other one."""
+    owner = bench.link()
+    owner.behind = True
+    owner.say((BINARY, b"a"), (CLOSE, b""))
+    owner.peer.shutdown(socket.SHUT_WR)
+    bench.settle()
+    send(owner, b"answer")
+    bench.settle()
+    assert owner.read_frames() == binary(b"answer")
+    owner.behind = False
+    owner.link.attend()
+    owner.link.touch()
+    bench.settle()
+    assert owner.read_frames() == [Frame(CLOSE, b"")]
+    assert owner.heard[-1] == ("ended", None)
+
+
+def test_a_verdict_does_not_wait_for_ever(bench: Bench) -> None:
+    owner = bench.link()
+    owner.behind = True
+    owner.say((BINARY, b"a"), (CLOSE, b""))
+    bench.settle()
+    bench.pass_time(HOLD + RESOLUTION)
+    owner.behind = False
+    bench.pass_time(HOLD)
+    assert owner.read_frames() == [Frame(CLOSE, b"")]
+
+
+def test_the_network_fails_after_the_end_of_what_came(bench: Bench) -> None:
+    owner = bench.link()
+    owner.peer.shutdown(socket.SHUT_WR)
+    send(owner, b"payload")
+    owner.script["send"] = [BrokenPipeError(32, "broken")]
+    bench.tick()
+    assert owner.heard == [("ended", "BrokenPipeError")]
 
 
 def test_a_client_waits_for_the_end_of_tcp(bench: Bench) -> None:
     owner = bench.link(server=False, close_timeout=5)
-    owner.link.session.close(1000, "", bench.engine.time())
-    owner.link.attend()
-    owner.link.touch()
+    close(owner)
     bench.settle()
     owner.peer.send(b"\x88\x02\x03\xe8")
     bench.settle()
@@ -311,9 +783,7 @@ def test_a_client_waits_for_the_end_of_tcp(bench: Bench) -> None:
 
 def test_a_silent_peer_in_the_closing_handshake(bench: Bench) -> None:
     owner = bench.link(close_timeout=5)
-    owner.link.session.close(1000, "", bench.engine.time())
-    owner.link.attend()
-    owner.link.touch()
+    close(owner)
     bench.pass_time(1)
     assert not owner.link.closed
     bench.pass_time(5)
@@ -707,6 +1177,20 @@ def test_records_fill_the_buffer(bench: Bench) -> None:
     assert owner.heard[1:] == [("received", b"")]
 
 
+def test_a_rest_keeps_records_inside_openssl(bench: Bench) -> None:
+    """They are read after it, though the kernel has nothing."""
+    owner, sock = shaken(bench, limits=Limits(bytes_per_second=1000))
+    whole = frame(BINARY, bytes(992), key=KEY)
+    sock.script["recv_into"] = [whole, whole[:24], whole[24:]]
+    owner.peer.send(b"x")
+    bench.tick()
+    drain(owner)
+    bench.settle()
+    assert owner.heard == [("received", bytes(992)), "noticed"]
+    bench.pass_time(1)
+    assert owner.heard[2:] == [("received", bytes(992))]
+
+
 def test_the_network_fails_under_tls(bench: Bench) -> None:
     owner, sock = shaken(bench)
     sock.script["send"] = [ssl.SSLError(1, "broken")]
@@ -802,9 +1286,7 @@ def test_tls(bench: Bench, contexts: Contexts) -> None:
         send(owner, 4 * MEBI)
     bench.wait_until(lambda: len(ends.client.heard) > 1 and len(ends.server.heard) > 2)
     assert ends.client.heard[1:] == ends.server.heard[2:] == [("received", 4 * MEBI)]
-    ends.client.link.session.close(1000, "", bench.engine.time())
-    ends.client.link.attend()
-    ends.client.link.touch()
+    close(ends.client)
     bench.wait_until(lambda: ends.client.link.closed and ends.server.link.closed)
     for owner in (ends.client, ends.server):
         error = owner.link.session.error()

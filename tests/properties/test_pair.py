@@ -15,12 +15,22 @@ from hypothesis.stateful import (
 
 from fullduplex.testing import End, Pair
 from fullduplex.wire.errors import ConcurrencyError, ConnectionClosed, ConnectionClosedOK
+from fullduplex.wire.extensions import RSV1, ExtensionFactory, Stack
+from fullduplex.wire.limits import Limits
 from fullduplex.wire.opcodes import Close, State
-from fullduplex.wire.session import BINARY_FRAME, TEXT_FRAME, Fragment, Session
+from fullduplex.wire.receiver import BINARY_FRAME, TEXT_FRAME, Fragment
+from fullduplex.wire.session import Session
+from fullduplex.wire.transfer import TransferRate
 from properties.streams import law
 from wire.frames import BINARY, CLOSE, CONT, TEXT, read_frames
+from wire.subject import Doubled, Made, Wrapped
 
 SIDES = st.sampled_from([0, 1])
+EXTENSIONS = [
+    Made("wrapped", lambda: Wrapped("wrapped")),
+    Made("doubled", Doubled),
+    TransferRate(10_000),
+]
 MESSAGES = st.text(max_size=5) | st.binary(max_size=5) | st.sampled_from(["x" * 200, bytes(200)])
 CODES = st.none() | st.sampled_from([1000, 1001, 1008, 3000, 4999])
 SECONDS = st.sampled_from([0.0, 0.001, 1.0, 5.0, 9.999, 10.0, 19.0, 20.0, 40.0, 1000.0]) | st.floats(0, 100)
@@ -31,10 +41,15 @@ class Connection(RuleBasedStateMachine):
 
     pair: Pair
 
-    @initialize(cut=st.sampled_from([1, 3, 64, 65536]), keepalive=st.booleans())
-    def connect(self, cut: int, keepalive: bool) -> None:
+    @initialize(
+        cut=st.sampled_from([1, 3, 64, 65536]),
+        keepalive=st.booleans(),
+        extensions=st.lists(st.sampled_from(EXTENSIONS), unique=True),
+    )
+    def connect(self, cut: int, keepalive: bool, extensions: list[ExtensionFactory]) -> None:
         interval = 20.0 if keepalive else None
-        self.pair = Pair(Session(False, ping_interval=interval), Session(True, ping_interval=interval), cut=cut)
+        client, server = (Session(role, ping_interval=interval) for role in (False, True))
+        self.pair = Pair(client, server, cut=cut, extensions=extensions)
         self.said: list[list[str | bytes]] = [[], []]  # the messages that each side has sent
         self.saying: list[str | bytes | None] = [None, None]  # the message that it is sending in fragments
         self.streamed = [False, False]  # one may be dropped in part
@@ -155,7 +170,9 @@ class Connection(RuleBasedStateMachine):
             for frame in read_frames(bytes(end.sent)):
                 assert not closed, "a frame after a close frame"
                 assert frame.masked is not end.session.server
-                assert not frame.rsv
+                extension = end.session.extension
+                known = 0 if extension is None or frame.opcode not in (TEXT, BINARY) else extension.rsv
+                assert not frame.rsv << 4 & ~known
                 closed = frame.opcode == CLOSE
                 if frame.opcode >= CLOSE:
                     assert frame.fin
@@ -269,3 +286,79 @@ def test_a_peer_that_breaks_a_rule() -> None:
     assert pair.server.closed
     assert pair.server.session.failure is not None
     assert pair.client.session.rcvd == pair.server.session.sent == Close(1002, pair.server.session.failure.rule)
+
+
+def test_extensions_are_agreed_on() -> None:
+    """By offer and answer, as over HTTP: each end has a side of its own."""
+    pair = Pair(extensions=[EXTENSIONS[0], EXTENSIONS[1]])
+    sides = [end.session.extension for end in pair.ends]
+    assert all(isinstance(side, Stack) for side in sides)
+    assert sides[0] is not sides[1]
+    pair.client.session.send(TEXT_FRAME, b"x")
+    pair.run()
+    assert bytes(pair.client.sent)[:2] == bytes([TEXT_FRAME | RSV1, 0x80 | len("wwrraappppeedd((xx))")])
+    assert pair.server.messages == ["x"]
+    with pytest.raises(TypeError):
+        Pair(extensions=["doubled"])  # type: ignore[list-item]
+    assert Pair().client.session.extension is None
+
+
+def test_reading_goes_on_when_both_allow_it() -> None:
+    """The limits, and whoever has paused it."""
+    pair = Pair(server=Session(True, limits=Limits(messages_per_second=1)))
+    server = pair.server
+    for _ in range(3):
+        pair.client.session.send(TEXT_FRAME, b"x")
+    pair.run()
+    assert len(server.messages) == 3
+    assert server.deadline() == server.session.resume_at == 2.0
+    pair.client.session.send(TEXT_FRAME, b"y")
+    server.resume()
+    pair.pass_time(1.9)
+    assert len(server.messages) == 3
+    server.pause()
+    pair.pass_time(0.2)
+    assert len(server.messages) == 3
+    server.resume()
+    pair.run()
+    assert len(server.messages) == 4
+
+
+def test_an_end_that_rests_can_end() -> None:
+    pair = Pair(server=Session(True, limits=Limits(messages_per_second=1)))
+    for _ in range(3):
+        pair.client.session.send(TEXT_FRAME, b"x")
+    pair.run()
+    pair.server.reset()
+    pair.pass_time(100.0)
+    assert pair.client.closed
+    assert pair.server.deadline() == float("inf")
+
+
+def test_a_close_frame_behind_what_waits() -> None:
+    """TCP does not end before what waits has left."""
+    pair = Pair(extensions=[TransferRate(1000)])
+    pair.server.session.send(BINARY_FRAME, bytes(5000))
+    pair.server.session.close(1000, "", pair.now)
+    pair.pass_time(3.0)
+    assert not pair.server.closed
+    assert pair.client.messages == []
+    pair.pass_time(3.0)
+    assert pair.client.messages == [bytes(5000)]
+    assert pair.server.closed
+    assert pair.client.closed
+    assert pair.client.session.rcvd == Close(1000)
+
+
+def test_the_answer_to_a_close_frame_behind_what_waits() -> None:
+    """The server ends TCP after its close frame, which is an answer here."""
+    pair = Pair(extensions=[TransferRate(1000)])
+    pair.server.session.send(BINARY_FRAME, bytes(5000))
+    pair.client.session.close(1000, "", pair.now)
+    pair.pass_time(3.0)
+    assert not pair.server.closed
+    pair.pass_time(3.0)
+    assert pair.client.messages == [bytes(5000)]
+    assert pair.client.session.error().rcvd_then_sent is False
+    assert pair.server.closed
+    assert pair.client.closed

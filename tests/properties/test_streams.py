@@ -12,8 +12,12 @@ from hypothesis import strategies as st
 
 from fullduplex.testing import Pair
 from fullduplex.wire.codec import MaskKeys
+from fullduplex.wire.extensions import RSV2, RSV3, ExtensionFactory, Stack
+from fullduplex.wire.limits import Limits
 from fullduplex.wire.opcodes import State
-from fullduplex.wire.session import BINARY_FRAME, TEXT_FRAME, Session
+from fullduplex.wire.receiver import BINARY_FRAME, TEXT_FRAME
+from fullduplex.wire.session import Session
+from fullduplex.wire.transfer import TransferRate
 from properties.streams import (
     BLOBS,
     CUTS,
@@ -27,7 +31,16 @@ from properties.streams import (
     streams,
 )
 from wire.frames import CLOSE, CONT, KEY, PONG, TEXT, close_payload, pieces
-from wire.subject import Subject
+from wire.subject import Doubled, Made, Subject, Wrapped
+
+# One kind for each way to work: without reserved bits, and not before a message is complete; with a bit, and piece by
+# piece; with another; only by a clock.
+EXTENSIONS = [
+    Made("wrapped", lambda: Wrapped("wrapped")),
+    Made("doubled", Doubled),
+    Made("quadrupled", lambda: Stack([Doubled(RSV2), Doubled(RSV3)])),
+    TransferRate(2000),
+]
 
 ROLES = pytest.mark.parametrize("server", [True, False], ids=["server", "client"])
 
@@ -130,29 +143,106 @@ def test_memory(server: bool, data: st.DataObject, cuts: list[int]) -> None:
 
 @ROLES
 @law(150)
-@given(messages=st.lists(st.tuples(TEXTS | BLOBS, st.lists(st.integers(0, 200), max_size=3))), cut=st.integers(1, 50))
-def test_round_trip(server: bool, messages: list[tuple[str | bytes, list[int]]], cut: int) -> None:
-    """P2: what one end sends, the other receives; whole and in fragments, with pings between these."""
-    pair = Pair(cut=cut)
+@given(
+    messages=st.lists(
+        st.tuples(TEXTS | BLOBS, st.lists(st.integers(0, 200), max_size=3), st.sampled_from([None, True, False]))
+    ),
+    cut=st.integers(1, 50),
+    extensions=st.lists(st.sampled_from(EXTENSIONS), unique=True),
+)
+def test_round_trip(
+    server: bool,
+    messages: list[tuple[str | bytes, list[int], bool | None]],
+    cut: int,
+    extensions: list[ExtensionFactory],
+) -> None:
+    """P2: what one end sends, the other receives; whole and in fragments, with pings between these, which do not wait.
+
+    So it is through extensions in any order, and if it may only leave slowly; then the close frame waits, too.
+    """
+    client, server_session = (Session(role, ping_interval=None) for role in (False, True))
+    pair = Pair(client, server_session, cut=cut, extensions=extensions)
     sender, receiver = (pair.server, pair.client) if server else (pair.client, pair.server)
     session = sender.session
-    for message, cuts in messages:
+    for message, cuts, compress in messages:
         payload = message.encode() if isinstance(message, str) else message
         first = TEXT_FRAME if isinstance(message, str) else BINARY_FRAME
         if not cuts:
-            session.send(first, payload)
+            session.send(first, payload, compress)
             continue
         for part in pieces(payload, cuts):
-            session.send_fragment(first & 15, part, False)
+            session.send_fragment(first & 15, part, False, compress)
             session.ping(None, pair.now)
         session.send_fragment(first & 15, b"", True)
     pair.run()
-    assert receiver.messages == [message for message, _ in messages]
-    assert len(sender.acknowledged) == sum(len(cuts) + 1 for _, cuts in messages if cuts)
+    expected = [message for message, *_ in messages]
+    assert receiver.messages == expected[: len(receiver.messages)]
+    assert [trip for _, trip in sender.acknowledged] == [0.0] * sum(len(cuts) + 1 for _, cuts, _ in messages if cuts)
     session.close(1000, "", pair.now)
-    pair.run()
+    pair.pass_time(60.0)
+    assert receiver.messages == expected
     assert sender.closed
     assert receiver.closed
+
+
+@ROLES
+@law(60)
+@given(
+    messages=st.lists(st.tuples(TEXTS | BLOBS | st.just(bytes(3000)), st.floats(0, 1)), max_size=15),
+    cut=st.sampled_from([1, 100, 65536]),
+    rate=st.sampled_from([800, 5000, 20_000]),
+)
+def test_what_a_peer_wants_slowly(server: bool, messages: list[tuple[str | bytes, float]], cut: int, rate: int) -> None:
+    """At no time has more left than the rate allows, and a burst; at the end all has, in order."""
+    client, server_session = (Session(role, ping_interval=None) for role in (False, True))
+    pair = Pair(client, server_session, cut=cut, extensions=[TransferRate(rate)])
+    sender, receiver = (pair.server, pair.client) if server else (pair.client, pair.server)
+    burst = max(512, rate / 4)
+    for message, pause in messages:
+        if isinstance(message, str):
+            sender.session.send(TEXT_FRAME, message.encode())
+        else:
+            sender.session.send(BINARY_FRAME, message)
+        pair.pass_time(pause)
+        assert len(sender.sent) <= rate * pair.now + burst + 1
+    while sender.session.waiting:
+        pair.pass_time(0.1)
+        assert len(sender.sent) <= rate * pair.now + burst + 1
+    assert receiver.messages == [message for message, _ in messages]
+
+
+@ROLES
+@law(60)
+@given(
+    messages=st.lists(st.tuples(TEXTS | BLOBS | st.just(bytes(3000)), st.floats(0, 1)), max_size=15),
+    cut=st.sampled_from([1, 100, 65536]),
+    limits=st.sampled_from(
+        [
+            Limits(bytes_per_second=500),
+            Limits(messages_per_second=2),
+            Limits(bytes_per_second=3000, messages_per_second=3),
+        ]
+    ),
+)
+def test_what_comes_faster_than_it_may(
+    server: bool, messages: list[tuple[str | bytes, float]], cut: int, limits: Limits
+) -> None:
+    """It is read as slowly as the limits say, and nothing is lost."""
+    roles = {role: Session(role, ping_interval=None, limits=limits) for role in (False, True)}
+    pair = Pair(roles[False], roles[True], cut=cut)
+    sender, receiver = (pair.server, pair.client) if server else (pair.client, pair.server)
+    meter = receiver.session.meter
+    assert meter is not None
+    for message, pause in [*messages, *[(b"", 1.0)] * 200]:
+        if isinstance(message, str):
+            sender.session.send(TEXT_FRAME, message.encode())
+        elif message:
+            sender.session.send(BINARY_FRAME, message)
+        pair.pass_time(pause)
+        come = len(sender.sent) - len(receiver.arriving)
+        assert come <= (limits.bytes_per_second or 1e9) * (pair.now + 1) + meter.read_size
+    assert receiver.messages == [message for message, _ in messages if message != b""]
+    assert receiver.session.failure is None
 
 
 BYTES = st.one_of(

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import itertools
 import json
+import re
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from fullduplex.wire.codec import MAX_HEAD, MaskKeys, append_frame, head_length, head_size, mask
+from fullduplex.wire.codec import MAX_HEAD, MaskKeys, append_frame, broken_rule, head_length, head_size, mask
 from wire.frames import KEY, Frame, frame, read_frames, xor
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "frames.json").read_text())["frames"]
@@ -100,6 +102,49 @@ def sizes() -> Iterator[int]:
     yield from range(41)
     yield from range(1016, 1034)
     yield from (65535, 65536, 65537, 65538)
+
+
+class TestBrokenRule:
+    """Section 5, by the first two bytes; a session is held against the same table in test_receiver.py."""
+
+    @pytest.mark.parametrize("rsv", [0, 0x40, 0x20, 0x10, 0x50, 0x70], ids=hex)
+    @pytest.mark.parametrize("server", [True, False], ids=["server", "client"])
+    def test_every_pair_of_bytes(self, server: bool, rsv: int) -> None:
+        for first, second, continues in itertools.product(range(256), (0, 1, 125, 126, 127), (True, False)):
+            fin, bits, opcode = first >= 0x80, first & 0x70, first & 0x0F
+            for masked in (True, False):
+                rule = broken_rule(first, masked << 7 | second, server, continues, rsv)
+                if opcode in (1, 2):
+                    legal = not continues and not bits & ~rsv
+                elif opcode == 0:
+                    legal = continues and not bits
+                else:
+                    legal = opcode in (8, 9, 10) and fin and not bits and second <= 125
+                case = (hex(first), second, masked, continues, rule)
+                assert (rule == "") == (legal and masked == server), case
+                assert rule == "" or re.search(r"\((RFC 7692, )?section [56]\.[1-5]\)$", rule), case
+
+    @pytest.mark.parametrize(
+        ("first", "second", "continues", "rule"),
+        [
+            (0xC1, 0x80, False, "a reserved bit is set, and no extension gives it a meaning"),
+            (0xA9, 0x80, False, "a reserved bit is set on a frame that does not begin a message"),
+            (0xA0, 0x80, True, "a reserved bit is set on a frame that does not begin a message"),
+            (0x83, 0x80, False, "reserved opcode 3"),
+            (0x8B, 0x80, False, "reserved opcode 11"),
+            (0x81, 0x00, False, "a client's frame is not masked"),
+            (0x09, 0x80, False, "a control frame is fragmented"),
+            (0x89, 0xFE, False, "a control frame is longer than 125 bytes"),
+            (0x80, 0x80, False, "a continuation frame without a message to continue"),
+            (0x81, 0x80, True, "a new message inside a fragmented one"),
+        ],
+    )
+    def test_which(self, first: int, second: int, continues: bool, rule: str) -> None:
+        assert broken_rule(first, second, True, continues, 0x20).rpartition(" (")[0] == rule
+
+    def test_no_extension_unless_told(self) -> None:
+        assert broken_rule(0xC1, 0x80, True, False)
+        assert broken_rule(0x81, 0x80, False, False) == "a server's frame is masked (section 5.1)"
 
 
 class TestMask:

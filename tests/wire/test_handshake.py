@@ -3,6 +3,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from fullduplex.wire.errors import (
     NegotiationError,
     SecurityError,
 )
+from fullduplex.wire.extensions import Extension, ExtensionFactory, Parameters, Stack
 from fullduplex.wire.handshake import (
     SAME_ORIGIN,
     USER_AGENT,
@@ -35,7 +37,9 @@ from fullduplex.wire.handshake import (
 from fullduplex.wire.headers import Headers, Request, Response
 from fullduplex.wire.http1 import HeadReader
 from fullduplex.wire.limits import MAX_HEADERS
+from fullduplex.wire.transfer import TransferRate
 from fullduplex.wire.uri import parse_uri
+from wire.subject import Spy
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "handshake.json").read_text())
 KEY = VECTORS["accept"][0]["key"]
@@ -532,12 +536,12 @@ def converse(server: ServerHandshake, data: bytes) -> Response:
         message = HeadReader(Request).feed(data)
         assert message is not None
         server.check(message)
+        answer = server.accept(message, server.select(message), server.negotiate(message)[0])
     except InvalidHandshake as exc:
         text = str(exc)
         answer = server.reject(exc)
     else:
         text = ""
-        answer = server.accept(message, server.select(message))
     assert text.isascii()
     assert text == "" or text.isprintable()
     return answer
@@ -655,7 +659,9 @@ class TestCheckResponse:
             "Sec-WebSocket-Accept": accept_key(side.request().headers["Sec-WebSocket-Key"]),
         } | {name.replace("_", "-"): value for name, value in replaced.items()}
         headers = Headers([*((n, v) for n, v in fields.items() if v is not None), *more])
-        return side.check(Response(status, "", headers))
+        subprotocol, extension = side.check(Response(status, "", headers))
+        assert extension is None
+        return subprotocol
 
     def test_good(self) -> None:
         assert self.check() is None
@@ -700,11 +706,18 @@ class TestCheckResponse:
         last = ServerHandshake().accept(side.request())
         with pytest.raises(InvalidHeader):
             side.check(first)
-        assert side.check(last) is None
+        assert side.check(last) == (None, None)
 
-    @pytest.mark.parametrize("extensions", ["permessage-deflate", "", "\xff" * 1000])
-    def test_extensions(self, extensions: str) -> None:
-        with pytest.raises(NegotiationError, match="extension") as caught:
+    @pytest.mark.parametrize("extensions", ["permessage-deflate", "a; b=c, d", "x" * 1000])
+    def test_extensions_that_were_not_offered(self, extensions: str) -> None:
+        with pytest.raises(NegotiationError, match="extension that wasn't offered") as caught:
+            self.check(Sec_WebSocket_Extensions=extensions)
+        assert len(str(caught.value)) < 500
+
+    @pytest.mark.parametrize("extensions", ["", ",", "a b", "\xff" * 1000])
+    def test_extensions_that_are_none(self, extensions: str) -> None:
+        """RFC 6455, section 9.1: an empty list is no list."""
+        with pytest.raises(InvalidHeader, match="Sec-WebSocket-Extensions") as caught:
             self.check(Sec_WebSocket_Extensions=extensions)
         assert len(str(caught.value)) < 500
 
@@ -727,9 +740,107 @@ class TestCheckResponse:
 def test_both_roles_agree() -> None:
     side = client(subprotocols=["a", "b"])
     server = ServerHandshake(subprotocols=["b", "a"])
-    message = HeadReader(Request).feed(side.request().serialize())
-    assert message is not None
-    server.check(message)
-    response = HeadReader(Response).feed(server.accept(message, server.select(message)).serialize())
+    assert side.check(converse_with(side, server)) == ("b", None)
+
+
+def converse_with(side: ClientHandshake, server: ServerHandshake) -> Response:
+    """The server's response to the client's request, both over the wire."""
+    response = HeadReader(Response).feed(converse(server, side.request().serialize()).serialize())
     assert response is not None
-    assert side.check(response) == "b"
+    return response
+
+
+class Named(ExtensionFactory):
+    """Agrees on a `Spy`, and says in which role."""
+
+    def __init__(self, name: str, offers: Sequence[Parameters] = ([],)) -> None:
+        self.name = name
+        self._offers = offers
+        self.server_side, self.client_side = Spy(), Spy()
+
+    def offers(self) -> Sequence[Parameters]:
+        return self._offers
+
+    def accept(self, offer: Parameters) -> tuple[Parameters, Extension] | None:
+        return [*offer, ("yes", "1")], self.server_side
+
+    def agree(self, offer: Parameters, answer: Parameters) -> Extension:
+        return self.client_side
+
+
+class TestExtensions:
+    """Section 9.1, in both roles. What lists look like, and who agrees on what, is tested with wire/extensions.py."""
+
+    def test_offers(self) -> None:
+        """In order of preference, in one line; none where there is nothing to offer."""
+        side = client(extensions=[Named("a", [[("x", "1")], [("y", None)]]), Named("b"), Named("silent", [])])
+        assert side.request().headers.get_all("Sec-WebSocket-Extensions") == ["a; x=1, a; y, b"]
+        for factories in ([], [Named("silent", [])]):
+            assert "Sec-WebSocket-Extensions" not in client(extensions=factories).request().headers
+
+    @pytest.mark.parametrize(
+        ("offered", "answer"),
+        [
+            ([], ""),
+            (["b"], ""),
+            (["a"], "a; yes=1"),
+            (["b, a; x"], "a; x; yes=1"),
+            (["b", "a", "a; x"], "a; yes=1"),
+            (['a; x="1"'], "a; x=1; yes=1"),
+        ],
+    )
+    def test_answer(self, offered: list[str], answer: str) -> None:
+        factory = Named("a")
+        server = ServerHandshake(extensions=[factory])
+        message = request(*(("Sec-WebSocket-Extensions", value) for value in offered))
+        server.check(message)
+        said, extension = server.negotiate(message)
+        assert said == answer
+        assert extension is (factory.server_side if answer else None)
+        response = server.accept(message, None, said)
+        assert response.headers.get_all("Sec-WebSocket-Extensions") == ([answer] if answer else [])
+
+    def test_whoever_knows_none_answers_nothing(self) -> None:
+        assert ServerHandshake().negotiate(request(("Sec-WebSocket-Extensions", "a, b; c=d"))) == ("", None)
+
+    @pytest.mark.parametrize("offered", ["", ",", "PEER PEER", "PEER;", 'a; x="PEER 1"', ", ".join(["PEER"] * 65)])
+    def test_a_list_that_is_none(self, offered: str) -> None:
+        """It is refused with 400, whether there are extensions or not."""
+        for factories in ([], [Named("a")]):
+            server = ServerHandshake(extensions=factories)
+            message = request(("Sec-WebSocket-Extensions", offered))
+            server.check(message)
+            with pytest.raises(InvalidHeader, match="Sec-WebSocket-Extensions") as caught:
+                server.negotiate(message)
+            response = server.reject(caught.value)
+            assert response.status_code == 400
+            assert b"PEER" not in response.serialize()
+
+    def test_both_roles_agree(self) -> None:
+        """On an extension of each side, and on no more."""
+        ours, theirs = [Named("a"), Named("b")], [Named("b"), Named("c")]
+        side = client(extensions=ours, subprotocols=["s"])
+        server = ServerHandshake(extensions=theirs, subprotocols=["s"])
+        subprotocol, extension = side.check(converse_with(side, server))
+        assert subprotocol == "s"
+        assert extension is ours[1].client_side
+
+    def test_several_are_one(self) -> None:
+        side = client(extensions=[TransferRate(100), Named("a")])
+        extension = side.check(converse_with(side, ServerHandshake(extensions=[Named("a"), TransferRate(200)])))[1]
+        assert isinstance(extension, Stack)
+        assert extension.send_rate == 200
+
+    def test_an_answer_that_does_not_fit(self) -> None:
+        side = client(extensions=[TransferRate(100)])
+        response = converse_with(side, ServerHandshake(extensions=[TransferRate(200)]))
+        response.headers["Sec-WebSocket-Extensions"] = "transfer-rate"  # twice, in two lines
+        with pytest.raises(NegotiationError, match="twice in the answer"):
+            side.check(response)
+
+    @pytest.mark.parametrize("made", [client, ServerHandshake])
+    def test_what_is_given(self, made: Callable[..., object]) -> None:
+        with pytest.raises(TypeError, match="ExtensionFactory"):
+            made(extensions=["permessage-deflate"])
+        with pytest.raises(ValueError, match="once"):
+            made(extensions=[Named("a"), Named("a")])

@@ -1,9 +1,8 @@
 from __future__ import annotations
 
-import itertools
 import secrets
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,59 +13,17 @@ from fullduplex.wire.errors import (
     ConnectionClosed,
     ConnectionClosedError,
     ConnectionClosedOK,
-    PayloadTooBig,
     ProtocolError,
 )
+from fullduplex.wire.extensions import RSV1, Extension
 from fullduplex.wire.keepalive import FOREVER
-from fullduplex.wire.limits import MAX_FRAGMENTS, MAX_MESSAGE
+from fullduplex.wire.limits import Limits
 from fullduplex.wire.opcodes import Close, State
-from fullduplex.wire.session import BINARY_FRAME, TEXT_FRAME, Session
+from fullduplex.wire.receiver import BINARY_FRAME, TEXT_FRAME
+from fullduplex.wire.session import Session
 from fullduplex.wire.states import TRANSITIONS, Event
-from wire.frames import BINARY, CLOSE, CONT, KEY, PING, PONG, TEXT, Frame, close_payload, frame
-from wire.subject import Subject, state_of
-
-Make = Callable[..., Subject]
-
-
-@pytest.fixture(params=[True, False], ids=["server", "client"])
-def server(request: pytest.FixtureRequest) -> bool:
-    return bool(request.param)
-
-
-@pytest.fixture
-def make(server: bool) -> Make:
-    """A subject in either role."""
-    return lambda **settings: Subject(server, **settings)
-
-
-@pytest.fixture
-def subject(make: Make) -> Subject:
-    return make()
-
-
-def assert_failed(subject: Subject, code: int, words: str) -> None:
-    """The peer broke a rule: it is told the code, the rule is known, nothing more is heard, nothing was delivered."""
-    session = subject.session
-    failure = session.failure
-    assert failure is not None
-    assert (failure.code, failure.who) == (code, "remote")
-    assert words in failure.rule
-    assert session.deaf
-    assert session.attention
-    assert state_of(subject) is State.OPEN
-    assert subject.said() == []
-    assert subject.conclude() == [(CLOSE, close_payload(code, failure.rule))]
-    assert state_of(subject) is State.CLOSING
-    assert session.over
-    assert (session.sent, session.rcvd) == (Close(code, failure.rule), None)
-    subject.hear(subject.frame(TEXT, b"later"), subject.frame(PING), subject.frame(CLOSE))
-    assert subject.conclude() == []
-    assert subject.take() == []
-    error = session.error()
-    assert type(error) is ConnectionClosedError
-    assert error.__cause__ is failure
-    assert (error.who, error.detail) == ("remote", failure.rule)
-
+from wire.frames import BINARY, CLOSE, CONT, PING, PONG, TEXT, Frame, close_payload, frame
+from wire.subject import Doubled, Make, Slow, Spy, Subject, assert_failed, peak, state_of
 
 # States.
 
@@ -124,7 +81,7 @@ class TestStates:
         attempts: list[Callable[[], object]] = [
             lambda: session.send(TEXT_FRAME, b""),
             lambda: session.send_fragment(TEXT, b"", False),
-            lambda: session.send_frame(b"\x81\x00"),
+            lambda: session.send_shared(TEXT_FRAME, b"", b"\x81\x00"),
             lambda: session.ping(None, subject.now),
             lambda: session.pong(b""),
         ]
@@ -133,629 +90,6 @@ class TestStates:
                 attempt()
             assert str(info.value) == str(session.error())
         assert not session.out
-
-
-# Receiving messages.
-
-
-class TestMessages:
-    @pytest.mark.parametrize("size", [0, 1, 2, 125, 126, 127, 65535, 65536])
-    def test_whole(self, subject: Subject, size: int) -> None:
-        text, data = "x" * size, bytes(i * 11 & 255 for i in range(size))
-        subject.hear(subject.frame(TEXT, text.encode()) + subject.frame(BINARY, data))
-        messages = subject.take()
-        assert messages == [text, data]
-        assert list(map(type, messages)) == [str, bytes]
-        assert subject.said() == []
-        assert not subject.session.attention
-
-    @pytest.mark.parametrize("size", [0, 1, 5, 125, 126, 300])
-    def test_bytewise(self, subject: Subject, size: int) -> None:
-        text, data = "é" * size, bytes(i * 11 & 255 for i in range(size))
-        subject.hear_bytewise(subject.frame(TEXT, text.encode()) + subject.frame(BINARY, data))
-        assert subject.take() == [text, data]
-
-    def test_cut_in_two_anywhere(self, subject: Subject) -> None:
-        stream = subject.frame(TEXT, b"one") + subject.frame(BINARY, bytes(range(130))) + subject.frame(TEXT, b"three")
-        for cut in range(len(stream) + 1):
-            subject.hear(stream[:cut], stream[cut:])
-            assert subject.take() == ["one", bytes(range(130)), "three"]
-
-    def test_only_the_first_bytes_of_a_buffer_count(self, subject: Subject) -> None:
-        """A driver reads into one buffer again and again: what is delivered stays as it is."""
-        buffer = bytearray(1000)
-        delivered = []
-        for data in (b"a" * 200, b"b" * 20, b""):
-            stream = subject.frame(BINARY, data) + subject.frame(BINARY, data[:9], fin=False)
-            stream += subject.frame(CONT, data[9:])
-            buffer[:] = b"\xff" * 1000
-            buffer[: len(stream)] = stream
-            subject.session.receive(buffer, len(stream), subject.now)
-            delivered += subject.take()
-            assert delivered[-2:] == [data, data]
-        assert delivered == [b"a" * 200] * 2 + [b"b" * 20] * 2 + [b""] * 2
-
-    def test_a_new_key_for_each_frame(self) -> None:
-        subject = Subject(True)
-        for key in (KEY, b"\x01\x02\x03\x04", bytes(4)):
-            stream = (
-                frame(TEXT, b"whole", key=key)
-                + frame(TEXT, b"frag", fin=False, key=key)
-                + frame(CONT, b"ment", key=key)
-            )
-            subject.hear(stream)
-            subject.hear_bytewise(stream)
-        assert subject.take() == ["whole", "fragment"] * 6
-
-    def test_no_limit(self, make: Make) -> None:
-        subject = make(max_size=None, max_fragments=None)
-        subject.hear(subject.frame(BINARY, bytes(MAX_MESSAGE + 1)))
-        assert subject.take() == [bytes(MAX_MESSAGE + 1)]
-        subject.hear(subject.frame(BINARY, declared=2**63 - 1))
-        assert subject.session.failure is None
-
-    def test_a_byte_order_mark_is_text(self, subject: Subject) -> None:
-        subject.hear(subject.frame(TEXT, b"\xef\xbb\xbfx"), subject.frame(TEXT, b"\xef", fin=False))
-        subject.hear(subject.frame(CONT, b"\xbb\xbfx"))
-        assert subject.take() == ["\ufeffx", "\ufeffx"]
-
-
-class TestFragments:
-    @pytest.mark.parametrize("opcode", [TEXT, BINARY])
-    def test_three(self, subject: Subject, opcode: int) -> None:
-        parts = ["Zw\xf6lf Bo\xdf".encode()[:3], "Zw\xf6lf Bo\xdf".encode()[3:10], "Zw\xf6lf Bo\xdf".encode()[10:]]
-        stream = subject.frame(opcode, parts[0], fin=False) + subject.frame(CONT, parts[1], fin=False)
-        stream += subject.frame(CONT, parts[2])
-        expected = b"".join(parts).decode() if opcode == TEXT else b"".join(parts)
-        subject.hear(stream)
-        subject.hear_bytewise(stream)
-        assert subject.take() == [expected, expected]
-
-    @pytest.mark.parametrize(("opcode", "empty"), [(TEXT, ""), (BINARY, b"")])
-    def test_empty_ones(self, subject: Subject, opcode: int, empty: str | bytes) -> None:
-        begin, more = subject.frame(opcode, fin=False), subject.frame(CONT, fin=False)
-        subject.hear(begin + more + subject.frame(CONT))
-        subject.hear(begin + subject.frame(CONT, b"x") + begin + subject.frame(CONT))
-        x = "x" if opcode == TEXT else b"x"
-        assert subject.take() == [empty, x, empty]
-
-    def test_control_frames_between(self, subject: Subject) -> None:
-        """Section 5.4: they may stand inside a message, and are seen at once."""
-        subject.hear(subject.frame(TEXT, b"a", fin=False) + subject.frame(PING, b"1"))
-        assert subject.said() == [(PONG, b"1")]
-        subject.hear(subject.frame(PONG, b"?") + subject.frame(CONT, b"b", fin=False) + subject.frame(PING, b"2"))
-        assert subject.said() == [(PONG, b"2")]
-        assert subject.take() == []
-        subject.hear(subject.frame(CONT, b"c"))
-        assert subject.take() == ["abc"]
-
-    def test_a_close_frame_inside_a_message(self, subject: Subject) -> None:
-        """The message is lost, the closing handshake is not."""
-        subject.hear(subject.frame(TEXT, b"a", fin=False) + subject.frame(CLOSE, close_payload(1000)))
-        assert subject.take() == []
-        assert subject.conclude() == [(CLOSE, close_payload(1000))]
-        assert subject.session.failure is None
-
-    @pytest.mark.parametrize("opcode", [TEXT, BINARY])
-    def test_a_new_message_inside(self, subject: Subject, opcode: int) -> None:
-        subject.hear(subject.frame(TEXT, b"a", fin=False) + subject.frame(opcode, b"b"))
-        assert subject.take() == []
-        assert_failed(subject, 1002, "section 5.4")
-
-    def test_nothing_to_continue(self, subject: Subject) -> None:
-        subject.hear(subject.frame(TEXT, b"a", fin=False) + subject.frame(CONT, b"b") + subject.frame(CONT, b"c"))
-        assert subject.take() == ["ab"]
-        assert_failed(subject, 1002, "section 5.4")
-
-    def test_limit(self, make: Make) -> None:
-        subject = make(max_fragments=3)
-        begin, more, last = subject.frame(TEXT, b"a", fin=False), subject.frame(CONT, fin=False), subject.frame(CONT)
-        for _ in range(3):  # a limit of each message, not of all
-            subject.hear(begin + more + subject.frame(PING) + last)
-        assert subject.take() == ["a"] * 3
-        subject.said()
-        subject.hear(begin + more + more)
-        assert subject.session.failure is None
-        subject.hear(more[:-1])  # of no fragment that is one too many is the whole head needed
-        assert subject.session.failure is None
-        subject.hear(more[-1:])
-        assert isinstance(subject.session.failure, PayloadTooBig)
-        assert_failed(subject, 1009, "more than 3 fragments in a message")
-
-    def test_empty_ones_without_end(self, subject: Subject) -> None:
-        """CVE-2026-62389: those count too."""
-        subject.hear(subject.frame(BINARY, fin=False))
-        more = subject.frame(CONT, fin=False)
-        for _ in range(MAX_FRAGMENTS // 1024 + 1):
-            subject.hear(more * 1024)
-        assert_failed(subject, 1009, f"more than {MAX_FRAGMENTS} fragments")
-
-
-class TestRules:
-    """Section 5: T11, the whole table."""
-
-    def test_every_first_two_bytes(self, server: bool) -> None:
-        """RSV x opcode x FIN x MASK, between two messages and inside one. Both bytes suffice to know."""
-        told: set[str] = set()
-        for rsv, opcode, fin, masked, inside in itertools.product(range(8), range(16), (0, 1), (0, 1), (0, 1)):
-            subject = Subject(server)
-            if inside:
-                subject.hear(subject.frame(BINARY, fin=False))
-            legal = rsv == 0 and masked == server
-            if opcode in (TEXT, BINARY):
-                legal = legal and not inside
-            elif opcode == CONT:
-                legal = legal and bool(inside)
-            else:
-                legal = legal and opcode in (CLOSE, PING, PONG) and fin == 1
-            data = bytes([fin << 7 | rsv << 4 | opcode, masked << 7 | 2]) + masked * KEY + masked * KEY[:2]
-            subject.hear(data[:1])
-            assert subject.session.failure is None
-            subject.hear(data[1:2])
-            case = (rsv, opcode, fin, masked, inside)
-            failure = subject.session.failure
-            assert (failure is None) == legal, case
-            if failure is not None:
-                assert failure.code == 1002
-                told.add(failure.rule)
-                assert subject.conclude() == [(CLOSE, close_payload(1002, failure.rule))], case
-                at_once = Subject(server)
-                if inside:
-                    at_once.hear(at_once.frame(BINARY, fin=False))
-                at_once.hear(data + frame(TEXT, b"later", key=KEY if server else None))
-                assert at_once.session.failure is not None
-                assert at_once.session.failure.rule == failure.rule, case
-                assert at_once.take() == []
-        assert {rule.rpartition(" ")[2] for rule in told} == {"5.1)", "5.2)", "5.4)", "5.5)"}
-
-    @pytest.mark.parametrize("masked", [True, False], ids=["masked", "unmasked"])
-    def test_every_second_byte(self, server: bool, masked: bool) -> None:
-        """In whole frames: the usual ones are read in another way than others."""
-        sizes = [(size, size) for size in range(126)]
-        sizes += [(126, size) for size in (0, 1, 125, 126, 127, 128, 253, 254, 255, 256, 65535)]
-        sizes += [(127, size) for size in (0, 125, 126, 127, 128, 65535, 65536)]
-        for form, size in sizes:
-            subject = Subject(server)
-            payload = b"x" * size
-            subject.hear(frame(TEXT, payload, form=form, key=KEY if masked else None) + subject.frame(BINARY))
-            if masked is not server:
-                assert_failed(subject, 1002, "masked (section 5.1)")
-            elif (form == 126 and size < 126) or (form == 127 and size < 65536):
-                assert_failed(subject, 1002, "shortest form")
-            else:
-                assert subject.take() == [payload.decode(), b""], (form, size)
-
-    @pytest.mark.parametrize("opcode", [CLOSE, PING, PONG])
-    def test_long_control_frames(self, make: Make, opcode: int) -> None:
-        payload = close_payload(1000) + b"x" * 123
-        subject = make()
-        subject.hear(subject.frame(opcode, payload))
-        assert subject.session.failure is None
-        for form in (126, 127):
-            for size in (126, 0):
-                subject = make()
-                subject.hear(subject.frame(opcode, declared=size, form=form)[:2])
-                assert_failed(subject, 1002, "section 5.5")
-
-    @pytest.mark.parametrize(("form", "length"), [(126, 0), (126, 125), (127, 0), (127, 125), (127, 126), (127, 65535)])
-    @pytest.mark.parametrize("opcode", [TEXT, BINARY, CONT])
-    def test_longer_forms(self, make: Make, opcode: int, form: int, length: int) -> None:
-        """T10. "The minimal number of bytes MUST be used" (section 5.2)."""
-        for whole in (True, False):
-            subject = make()
-            if opcode == CONT:
-                subject.hear(subject.frame(TEXT, fin=False))
-            data = subject.frame(opcode, bytes(length), form=form)
-            subject.hear(data if whole else data[:-length] if length else data)
-            assert_failed(subject, 1002, "shortest form")
-
-    @pytest.mark.parametrize("length", [2**63, 2**63 + 1, 2**64 - 1])
-    @pytest.mark.parametrize("max_size", [None, MAX_MESSAGE], ids=["unlimited", "limited"])
-    def test_the_top_bit(self, make: Make, length: int, max_size: int | None) -> None:
-        """T10, CVE-2026-27889, CVE-2026-1528, CVE-2020-13935."""
-        for bytewise in (False, True):
-            subject = make(max_size=max_size)
-            data = subject.frame(BINARY, declared=length)
-            (subject.hear_bytewise if bytewise else subject.hear)(data)
-            assert_failed(subject, 1002, "highest bit")
-
-    def test_the_good_messages_before_are_delivered(self, subject: Subject) -> None:
-        subject.hear(subject.frame(TEXT, b"good") + subject.frame(BINARY, b"too") + subject.frame(3))
-        assert subject.take() == ["good", b"too"]
-        subject.session.send(TEXT_FRAME, b"answer")
-        assert subject.said() == [(TEXT, b"answer")]
-        assert_failed(subject, 1002, "reserved opcode 3")
-
-
-class TestSizes:
-    """T6, CVE-2026-54274: the declared length is judged, before the first byte of payload."""
-
-    @pytest.mark.parametrize("length", [101, 125, 126, 65535, 65536, 2**31 - 1, 2**31, 2**32, 2**63 - 1])
-    @pytest.mark.parametrize("opcode", [TEXT, BINARY])
-    def test_a_message(self, make: Make, opcode: int, length: int) -> None:
-        subject = make(max_size=100)
-        subject.hear(subject.frame(opcode, b"x" * 100))
-        assert len(subject.take()) == 1
-        subject.hear(subject.frame(opcode, declared=length))
-        assert isinstance(subject.session.failure, PayloadTooBig)
-        assert_failed(subject, 1009, f"a message of {length} bytes is over the limit of 100")
-
-    @pytest.mark.parametrize("size", [101, 200, 5000])
-    @pytest.mark.parametrize("opcode", [TEXT, BINARY])
-    def test_a_message_that_came_whole(self, make: Make, opcode: int, size: int) -> None:
-        subject = make(max_size=100)
-        subject.hear(subject.frame(opcode, b"x" * 100) + subject.frame(opcode, b"x" * size))
-        assert len(subject.take()) == 1
-        assert_failed(subject, 1009, f"a message of {size} bytes is over the limit of 100")
-
-    @pytest.mark.parametrize("whole", [True, False])
-    def test_the_sum_of_fragments(self, make: Make, whole: bool) -> None:
-        subject = make(max_size=100)
-        for _ in range(3):  # of each message, not of all
-            subject.hear(subject.frame(BINARY, bytes(60), fin=False), subject.frame(CONT, bytes(40)))
-        assert subject.take() == [bytes(100)] * 3
-        subject.hear(subject.frame(BINARY, bytes(60), fin=False) + subject.frame(PING, bytes(125)))
-        subject.said()
-        subject.hear(subject.frame(CONT, bytes(41) if whole else b"", declared=41))
-        assert_failed(subject, 1009, "a message of 101 bytes is over the limit of 100")
-
-    @pytest.mark.parametrize("fin", [True, False])
-    def test_a_frame(self, make: Make, fin: bool) -> None:
-        subject = make(max_size=100, max_frame=50)
-        subject.hear(subject.frame(BINARY, bytes(50), fin=False), subject.frame(CONT, bytes(50)))
-        subject.hear(subject.frame(BINARY, bytes(50)))
-        assert subject.take() == [bytes(100), bytes(50)]
-        subject.hear(subject.frame(BINARY, bytes(51), fin=fin))
-        assert isinstance(subject.session.failure, PayloadTooBig)
-        assert_failed(subject, 1009, "a frame of 51 bytes is over the limit of 50")
-
-    def test_a_frame_is_a_part_of_a_message(self, make: Make) -> None:
-        subject = make(max_size=100, max_frame=200)
-        subject.hear(subject.frame(BINARY, bytes(101)))
-        assert_failed(subject, 1009, "a message of 101 bytes is over the limit of 100")
-
-    def test_a_limit_of_frames_alone(self, make: Make) -> None:
-        subject = make(max_size=None, max_frame=10)
-        subject.hear(subject.frame(BINARY, bytes(10), fin=False) + subject.frame(CONT, bytes(10)))
-        assert subject.take() == [bytes(20)]
-        subject.hear(subject.frame(BINARY, bytes(11)))
-        assert_failed(subject, 1009, "a frame of 11 bytes is over the limit of 10")
-
-    def test_bytes_count_not_characters(self, make: Make) -> None:
-        subject = make(max_size=100)
-        subject.hear(subject.frame(TEXT, ("é" * 50).encode()))
-        assert subject.take() == ["é" * 50]
-        subject.hear(subject.frame(TEXT, ("é" * 51).encode()))
-        assert_failed(subject, 1009, "a message of 102 bytes")
-
-    def test_nothing_of_a_message(self, make: Make) -> None:
-        subject = make(max_size=0)
-        subject.hear(
-            subject.frame(TEXT) + subject.frame(BINARY, fin=False) + subject.frame(CONT) + subject.frame(PING, b"p")
-        )
-        assert subject.take() == ["", b""]
-        assert subject.said() == [(PONG, b"p")]
-        subject.hear(subject.frame(TEXT, b"x"))
-        assert_failed(subject, 1009, "a message of 1 bytes is over the limit of 0")
-
-
-class TestText:
-    """Section 8.1: fail at once."""
-
-    # What no byte after it can make valid, and the reason at its last byte only.
-    IMPOSSIBLE = (
-        b"\x80",
-        b"\xbf",
-        b"\xc0",
-        b"\xc1",
-        b"\xc2\x41",
-        b"\xe0\x9f",
-        b"\xe1\x80\x41",
-        b"\xed\xa0",
-        b"\xed\xbf",
-        b"\xf0\x8f",
-        b"\xf1\x80\x80\xc0",
-        b"\xf4\x90",
-        b"\xf5",
-        b"\xff",
-    )
-
-    @pytest.mark.parametrize("wrong", IMPOSSIBLE, ids=bytes.hex)
-    @pytest.mark.parametrize("before", [b"", "κ".encode(), "κό𝄞".encode()], ids=len)
-    def test_in_an_unfinished_frame(self, make: Make, before: bytes, wrong: bytes) -> None:
-        subject = make()
-        data = subject.frame(TEXT, before + wrong + b"and more")[: -len(b"and more")]
-        subject.hear_bytewise(data[:-1])
-        assert subject.session.failure is None
-        subject.hear(data[-1:])
-        assert_failed(subject, 1007, "invalid UTF-8 in a text message")
-        subject = make()
-        subject.hear(data)
-        assert_failed(subject, 1007, "invalid UTF-8 in a text message")
-
-    @pytest.mark.parametrize("wrong", IMPOSSIBLE, ids=bytes.hex)
-    def test_in_a_fragment(self, subject: Subject, wrong: bytes) -> None:
-        subject.hear(subject.frame(TEXT, b"ok", fin=False))
-        for i, byte in enumerate(wrong):
-            assert subject.session.failure is None
-            subject.hear(subject.frame(CONT, bytes([byte]), fin=False))
-            if i < len(wrong) - 1:
-                subject.hear(subject.frame(PING))
-                assert subject.said() == [(PONG, b"")]
-        assert_failed(subject, 1007, "invalid UTF-8 in a text message")
-
-    @pytest.mark.parametrize(
-        "wrong", [*IMPOSSIBLE, b"\xed\xa0\x80", b"\xce", b"\xe1\xbd", b"\xf0\x9d\x84"], ids=bytes.hex
-    )
-    def test_in_a_whole_message(self, make: Make, wrong: bytes) -> None:
-        subject = make()
-        subject.hear(subject.frame(TEXT, b"good") + subject.frame(TEXT, b"ok" + wrong) + subject.frame(TEXT, b"later"))
-        assert subject.take() == ["good"]
-        assert_failed(subject, 1007, "invalid UTF-8 in a text message")
-
-    @pytest.mark.parametrize("wrong", [b"\xce", b"\xe1\xbd", b"\xed", b"\xed\x9f", b"\xf0\x9d\x84"], ids=bytes.hex)
-    def test_an_end_inside_a_character(self, make: Make, wrong: bytes) -> None:
-        subject = make()
-        subject.hear(subject.frame(TEXT, wrong, fin=False))
-        assert subject.session.failure is None
-        subject.hear(subject.frame(CONT))
-        assert_failed(subject, 1007, "invalid UTF-8 in a text message")
-        subject = make()
-        subject.hear_bytewise(subject.frame(TEXT, wrong))
-        assert_failed(subject, 1007, "invalid UTF-8 in a text message")
-
-    def test_binary_messages_are_not_checked(self, subject: Subject) -> None:
-        subject.hear_bytewise(subject.frame(BINARY, b"\xff\xed\xa0", fin=False) + subject.frame(CONT, b"\xff"))
-        assert subject.take() == [b"\xff\xed\xa0\xff"]
-
-    def test_every_character(self, subject: Subject) -> None:
-        """Each of a class: a cut may fall into any."""
-        text = "".join(map(chr, (0, 0x7F, 0x80, 0x7FF, 0x800, 0xD7FF, 0xE000, 0xFFFD, 0xFFFF, 0x10000, 0x10FFFF)))
-        subject.hear(subject.frame(TEXT, text.encode()))
-        subject.hear_bytewise(subject.frame(TEXT, text.encode()))
-        assert subject.take() == [text, text]
-
-
-class TestMemory:
-    """What a peer can make us hold."""
-
-    @pytest.fixture(autouse=True)
-    def traced(self) -> Iterator[None]:
-        tracemalloc.start()
-        yield
-        tracemalloc.stop()
-
-    def peak(self, action: Callable[[], object]) -> int:
-        """The most memory that was in use while it ran, beyond what was before."""
-        tracemalloc.reset_peak()
-        before = tracemalloc.get_traced_memory()[0]
-        action()
-        return tracemalloc.get_traced_memory()[1] - before
-
-    def test_nothing_for_what_is_only_declared(self, subject: Subject) -> None:
-        data = subject.frame(BINARY, declared=MAX_MESSAGE) + b"x"
-        assert self.peak(lambda: subject.hear(data)) < 4096
-
-    def test_dribble(self, subject: Subject) -> None:
-        """T7, aiohttp PR 13350: 64 KiB byte by byte are 64 KiB in one buffer, not a list of reads."""
-        data = subject.frame(TEXT, b"x" * 65536)
-        assert self.peak(lambda: subject.hear_bytewise(data)) < 4 * 65536
-        assert subject.take() == ["x" * 65536]
-
-    @pytest.mark.parametrize("opcode", [TEXT, BINARY])
-    def test_small_fragments(self, subject: Subject, opcode: int) -> None:
-        """T4, CVE-2026-48779: 65,536 fragments of one byte are 64 KiB."""
-        first, more = subject.frame(opcode, b"x", fin=False), subject.frame(CONT, b"x", fin=False)
-        many = more * 64
-
-        def flood() -> None:
-            subject.hear(first)
-            for _ in range(1024):
-                subject.hear(many)
-
-        assert self.peak(flood) < 2 * 65536
-        subject.hear(subject.frame(CONT))
-        assert subject.take() == ["x" * 65537 if opcode == TEXT else b"x" * 65537]
-
-    def test_what_was_taken_is_let_go(self, subject: Subject) -> None:
-        """Messages that were taken do not stay because others wait behind them."""
-        for _ in range(50):
-            subject.hear(subject.frame(BINARY, bytes(10_000)))
-        taken = tracemalloc.get_traced_memory()[0]
-        for _ in range(49):
-            subject.session.take()
-        assert tracemalloc.get_traced_memory()[0] < taken - 49 * 10_000
-
-    def test_a_failure_lets_go_of_its_message(self, subject: Subject) -> None:
-        subject.hear(subject.frame(BINARY, bytes(500_000), fin=False))
-        held = tracemalloc.get_traced_memory()[0]
-        subject.hear(subject.frame(3))
-        assert tracemalloc.get_traced_memory()[0] < held - 490_000
-
-    def test_ping_flood(self, subject: Subject) -> None:
-        """T9: while the peer does not read, one pong waits, for the newest ping (section 5.5.3)."""
-        subject.session.blocked = True
-        flood = b"".join(subject.frame(PING, bytes([i]) * 125) for i in range(100))
-
-        def floods() -> None:
-            for _ in range(100):
-                subject.hear(flood)
-
-        assert self.peak(floods) < 4096
-        assert subject.said() == []
-        subject.session.unblock()
-        assert subject.said() == [(PONG, bytes([99]) * 125)]
-
-    def test_pong_flood(self, subject: Subject) -> None:
-        """T9: nobody asked for them, nothing stays of them."""
-        flood = b"".join(subject.frame(PONG, bytes([i]) * 125) for i in range(100))
-        for _ in range(10):
-            assert self.peak(lambda: subject.hear(flood)) < 4096
-        assert subject.said() == []
-        assert not subject.session.attention
-        assert subject.session.acknowledged == []
-
-
-def test_many_messages_trip_no_limit(make: Make) -> None:
-    """T5, ws #2333: what is counted for a message is counted anew for the next."""
-    subject = make(max_size=100, max_fragments=10)
-    some = (subject.frame(TEXT, b"x") + subject.frame(BINARY, b"y", fin=False) + subject.frame(CONT, b"z")) * 50
-    some += subject.frame(PONG) + subject.frame(PING)
-    for _ in range(1000):
-        subject.hear(some)
-        assert subject.take() == ["x", b"yz"] * 50
-        assert subject.said() == [(PONG, b"")]
-    assert subject.session.failure is None
-
-
-# The inbox.
-
-
-class TestInbox:
-    def test_order_and_accounts(self, subject: Subject) -> None:
-        """Taken from the front while more comes at the back."""
-        session = subject.session
-        sent, taken = iter(range(10_000)), iter(range(10_000))
-        sizes: dict[int, int] = {}
-        for come, go in [(100, 30), (10, 40), (70, 63), (1, 2), (200, 64), (1, 70), (0, 113)]:
-            for i in itertools.islice(sent, come):
-                message = f"{i}" + "é" * (i % 7)
-                sizes[i] = len(message)
-                subject.hear(subject.frame(TEXT, message.encode()))
-            for i in itertools.islice(taken, go):
-                assert session.take() == f"{i}" + "é" * (i % 7)
-                del sizes[i]
-            assert session.inbox_size == sum(sizes.values())
-            assert len(session.inbox) - session.inbox_head == len(sizes)
-            assert session.inbox_head < 64
-        assert session.inbox == []
-
-    def test_streaming_counts_too(self, subject: Subject) -> None:
-        session = subject.session
-        session.stream()
-        subject.hear(subject.frame(BINARY, bytes(10), fin=False), subject.frame(CONT, bytes(5), fin=False))
-        assert session.inbox_size == 15
-        session.take()
-        assert session.inbox_size == 5
-
-
-class TestStreaming:
-    def test_fragments_as_they_come(self, subject: Subject) -> None:
-        subject.session.stream()
-        subject.hear(subject.frame(BINARY, b"ab", fin=False))
-        assert subject.take() == [(b"ab", False)]
-        subject.hear(subject.frame(PING) + subject.frame(CONT, b"", fin=False) + subject.frame(CONT, b"c", fin=False))
-        assert subject.take() == [(b"", False), (b"c", False)]
-        subject.hear(subject.frame(CONT, b"d")[:-1])
-        assert subject.take() == []
-        subject.hear(subject.frame(CONT, b"d")[-1:])
-        assert subject.take() == [(b"d", True)]
-        assert not subject.session.streaming
-
-    def test_whole_characters(self, subject: Subject) -> None:
-        subject.session.stream()
-        data = "κ𝄞x".encode()
-        for i in range(len(data)):
-            subject.hear(subject.frame(CONT if i else TEXT, data[i : i + 1], fin=False))
-        subject.hear(subject.frame(CONT))
-        texts = ["", "κ", "", "", "", "𝄞", "x", ""]
-        assert subject.take() == [(text, i == 7) for i, text in enumerate(texts)]
-
-    def test_for_one_message(self, subject: Subject) -> None:
-        """The next message; not those behind it, whatever comes in one read."""
-        session = subject.session
-        whole = subject.frame(TEXT, b"one")
-        parts = subject.frame(TEXT, b"a", fin=False) + subject.frame(CONT, b"b")
-        session.stream()
-        subject.hear(whole + parts + whole)
-        assert subject.take() == [("one", True), "ab", "one"]
-        session.stream()
-        subject.hear(parts + parts + whole)
-        assert subject.take() == [("a", False), ("b", True), "ab", "one"]
-        session.stream()
-        subject.hear(whole)
-        subject.hear(parts[:-1])
-        assert subject.take() == [("one", True)]
-        subject.hear(parts[-1:])
-        assert subject.take() == ["ab"]
-
-    def test_the_message_in_progress(self, subject: Subject) -> None:
-        subject.hear(subject.frame(TEXT, "aκ".encode()[:2], fin=False))
-        subject.session.stream()
-        assert subject.take() == [("a", False)]
-        subject.hear(subject.frame(CONT, "κ".encode()[1:]))
-        assert subject.take() == [("κ", True)]
-
-    def test_the_frame_in_progress(self, subject: Subject) -> None:
-        data = subject.frame(TEXT, b"abc")
-        subject.hear(data[:-1])
-        subject.session.stream()
-        assert subject.take() == []
-        subject.hear(data[-1:])
-        assert subject.take() == [("abc", True)]
-
-    def test_bad_text(self, subject: Subject) -> None:
-        subject.session.stream()
-        subject.hear(subject.frame(TEXT, "aκ".encode()[:2], fin=False))
-        assert subject.take() == [("a", False)]
-        subject.hear(subject.frame(CONT, b"x"))
-        assert_failed(subject, 1007, "invalid UTF-8")
-        subject.session.stream()
-        assert subject.take() == []
-
-    def test_a_failure_between_fragments(self, subject: Subject) -> None:
-        """The message will not go on: there is nothing to show of it."""
-        subject.hear(subject.frame(TEXT, b"a", fin=False) + subject.frame(3))
-        subject.session.stream()
-        assert subject.take() == []
-
-    def test_limits_hold(self, make: Make) -> None:
-        subject = make(max_size=100)
-        subject.session.stream()
-        subject.hear(subject.frame(BINARY, bytes(60), fin=False))
-        assert subject.take() == [(bytes(60), False)]
-        subject.hear(subject.frame(CONT, bytes(41)))
-        assert_failed(subject, 1009, "a message of 101 bytes")
-
-    def test_skip_the_rest(self, subject: Subject) -> None:
-        session = subject.session
-        session.stream()
-        subject.hear(subject.frame(TEXT, b"a", fin=False) + subject.frame(CONT, b"b", fin=False))
-        session.take()
-        session.skip()
-        assert subject.take() == []
-        subject.hear(subject.frame(CONT, b"c", fin=False) + subject.frame(PING, b"p"))
-        assert subject.said() == [(PONG, b"p")]
-        assert subject.take() == []
-        subject.hear(subject.frame(CONT, b"d") + subject.frame(TEXT, b"next") + subject.frame(TEXT, b"n", fin=False))
-        subject.hear(subject.frame(CONT, b"n"))
-        assert subject.take() == ["next", "nn"]
-
-    def test_skip_what_waits(self, subject: Subject) -> None:
-        """The message came to its end already: those behind it stay."""
-        session = subject.session
-        session.stream()
-        subject.hear(subject.frame(TEXT, b"a", fin=False) + subject.frame(CONT, b"b") + subject.frame(TEXT, b"next"))
-        session.take()
-        session.skip()
-        assert session.inbox_size == 4
-        assert subject.take() == ["next"]
-        subject.hear(subject.frame(TEXT, b"more", fin=False) + subject.frame(CONT))
-        assert subject.take() == ["more"]
-
-    def test_skip_before_it_begins(self, subject: Subject) -> None:
-        """Nothing came: then nothing is to be skipped, the next message is for the next who asks."""
-        subject.session.stream()
-        subject.session.skip()
-        subject.hear(subject.frame(TEXT, b"a", fin=False) + subject.frame(CONT, b"b"))
-        assert subject.take() == ["ab"]
-
-    def test_what_is_skipped_is_checked(self, subject: Subject) -> None:
-        subject.session.stream()
-        subject.hear(subject.frame(TEXT, b"a", fin=False))
-        subject.session.skip()
-        subject.hear(subject.frame(CONT, b"\xff", fin=False))
-        assert_failed(subject, 1007, "invalid UTF-8")
 
 
 # Ping and pong.
@@ -824,6 +158,34 @@ class TestPong:
         with pytest.raises(ValueError, match="at most 125 bytes"):
             subject.session.pong(b"x" * 126)
         assert subject.said() == []
+
+
+@pytest.mark.usefixtures("traced")
+class TestFloods:
+    """What a peer can make us hold by control frames."""
+
+    def test_ping_flood(self, subject: Subject) -> None:
+        """T9: while the peer does not read, one pong waits, for the newest ping (section 5.5.3)."""
+        subject.session.blocked = True
+        flood = b"".join(subject.frame(PING, bytes([i]) * 125) for i in range(100))
+
+        def floods() -> None:
+            for _ in range(100):
+                subject.hear(flood)
+
+        assert peak(floods) < 4096
+        assert subject.said() == []
+        subject.session.unblock()
+        assert subject.said() == [(PONG, bytes([99]) * 125)]
+
+    def test_pong_flood(self, subject: Subject) -> None:
+        """T9: nobody asked for them, nothing stays of them."""
+        flood = b"".join(subject.frame(PONG, bytes([i]) * 125) for i in range(100))
+        for _ in range(10):
+            assert peak(lambda: subject.hear(flood)) < 4096
+        assert subject.said() == []
+        assert not subject.session.attention
+        assert subject.session.acknowledged == []
 
 
 class TestPing:
@@ -1494,7 +856,7 @@ class TestSending:
         with pytest.raises(ConcurrencyError, match=r"section 5\.4"):
             session.send(TEXT_FRAME, b"b")
         with pytest.raises(ConcurrencyError, match=r"section 5\.4"):
-            session.send_frame(b"\x81\x00")
+            session.send_shared(TEXT_FRAME, b"", b"\x81\x00")
         session.send_fragment(TEXT, b"c", True)
         session.send(TEXT_FRAME, b"d")
         assert [frame.payload for frame in subject.said_frames()] == [b"a", b"c", b"d"]
@@ -1513,7 +875,7 @@ class TestSending:
         made = frame(TEXT, b"to all")
         subjects = [Subject(True), Subject(True)]
         for subject in subjects:
-            subject.session.send_frame(made)
+            subject.session.send_shared(TEXT_FRAME, b"to all", made)
             assert subject.said() == [(TEXT, b"to all")]
 
     def test_keys_of_a_client(self) -> None:
@@ -1542,3 +904,459 @@ class TestSending:
                 for first, key in zip((0x81, 0x01, 0x89, 0x8A, 0x88), keys.given[-5:], strict=True)
             )
         assert len(set(keys.given)) == 10
+
+
+class TestLongReasons:
+    """What an extension says is broken may be longer than a close frame, and in any words."""
+
+    @pytest.mark.parametrize(
+        ("rule", "told"),
+        [("x" * 124, "x" * 123), ("é" * 62, "é" * 61), ("x" + "𝄞" * 31, "x" + "𝄞" * 30), ("\udc80", "?")],
+        ids=["long", "two bytes", "four bytes", "no text"],
+    )
+    def test_they_are_cut(self, make: Make, rule: str, told: str) -> None:
+        class Refusing(Extension):
+            def decode(self, data: bytes, complete: bool, limit: int) -> bytes:
+                raise ProtocolError(1003, rule)
+
+        subject = make(extension=Refusing())
+        subject.hear(subject.frame(TEXT, b"x"))
+        assert subject.conclude() == [(CLOSE, close_payload(1003, told))]
+        assert subject.session.sent == Close(1003, told)
+        assert subject.session.failure is not None
+        assert subject.session.failure.rule == subject.session.detail == rule
+
+
+# Extensions.
+
+
+class TestExtension:
+    def test_it_is_given_messages(self, make: Make) -> None:
+        """And fragments, with the word of who sends them; not control frames."""
+        spy = Spy()
+        subject = make(extension=spy)
+        session = subject.session
+        session.send(TEXT_FRAME, b"a")
+        session.send(BINARY_FRAME, b"b", True)
+        session.send_fragment(TEXT, b"c", False, False)
+        session.ping(b"p", subject.now)
+        session.pong(b"q")
+        session.send_fragment(TEXT, b"d", False, False)
+        session.send_fragment(TEXT, b"e", True)
+        session.close(1000, "", subject.now)
+        assert spy.noted() == [
+            ("encode", 0x81, b"a", None),
+            ("encode", 0x82, b"b", True),
+            ("encode", 0x01, b"c", False),
+            ("encode", 0x00, b"d", False),
+            ("encode", 0x80, b"e", None),
+        ]
+        assert [(frame.opcode, frame.payload) for frame in subject.said_frames()] == [
+            (TEXT, b"a"),
+            (BINARY, b"b"),
+            (TEXT, b"c"),
+            (PING, b"p"),
+            (PONG, b"q"),
+            (CONT, b"d"),
+            (CONT, b"e"),
+            (CLOSE, close_payload(1000)),
+        ]
+
+    def test_what_it_makes_is_sent(self, make: Make) -> None:
+        subject = make(extension=Doubled())
+        session = subject.session
+        session.send(TEXT_FRAME, b"ab")
+        session.send(TEXT_FRAME, b"ab", False)
+        session.send_fragment(BINARY, b"a", False)
+        session.send_fragment(BINARY, b"b", True)
+        assert [frame._replace(masked=False) for frame in subject.said_frames()] == [
+            Frame(TEXT, b"aabb", rsv=4),
+            Frame(TEXT, b"ab"),
+            Frame(BINARY, b"aa", False, rsv=4),
+            Frame(CONT, b"bb"),
+        ]
+
+    def test_what_is_shared_is_made_already(self, make: Make, server: bool) -> None:
+        spy = Spy(RSV1)
+        subject = make(extension=spy)
+        subject.session.send_shared(TEXT_FRAME | RSV1, b"to all", frame(TEXT, b"to all", rsv=4))
+        assert spy.noted() == [("pass_shared", TEXT_FRAME | RSV1)]
+        assert subject.said_frames() == [Frame(TEXT, b"to all", masked=not server, rsv=4)]
+
+    def test_nothing_reaches_it_that_is_not_sent(self, make: Make) -> None:
+        """What it keeps of messages must be what the peer sees."""
+        spy = Spy()
+        subject = make(extension=spy)
+        session = subject.session
+        session.send_fragment(TEXT, b"a", False)
+        spy.noted()
+        with pytest.raises(ConcurrencyError):
+            session.send(TEXT_FRAME, b"")
+        with pytest.raises(ConcurrencyError):
+            session.send_shared(TEXT_FRAME, b"", b"")
+        session.close(1000, "", subject.now)
+        with pytest.raises(ConnectionClosed):
+            session.send_fragment(TEXT, b"b", True)
+        assert spy.noted() == []
+
+    def test_it_rests_now_and_then(self, make: Make) -> None:
+        spy = Spy()
+        subject = make(extension=spy, ping_interval=None)
+        for due in (1020.0, 1040.0, 1061.0):
+            assert subject.session.deadline() == min(due, 1060.0)
+            subject.expire(due - 1.5)
+            assert spy.noted() == []
+            subject.expire(due)
+            assert spy.noted() == [("rest",)]
+        assert subject.session.deadline() == 1081.0
+
+    def test_none_rests_without_one(self, make: Make) -> None:
+        assert make(ping_interval=None).session.deadline() == FOREVER
+
+
+class TestPaced:
+    """The peer wants 1000 bytes a second: 512 may leave at once, in frames of at most 256."""
+
+    @pytest.fixture
+    def subject(self, make: Make) -> Subject:
+        return make(extension=Slow(1000.0), ping_interval=None)
+
+    def test_a_message_waits_for_its_turn(self, subject: Subject) -> None:
+        session = subject.session
+        assert session.waiting == 0
+        session.send(BINARY_FRAME, bytes(493))
+        assert session.waiting == 503
+        assert not session.out
+        assert [len(frame.payload) for frame in subject.said_frames()] == [256]
+        assert session.waiting == 247
+        assert session.deadline() == pytest.approx(1000.002)  # of 512 bytes 246 are left: one too few, and rounding
+        subject.now = session.deadline()
+        session.expire(subject.now)
+        assert subject.said_frames()[0].payload == bytes(237)
+        assert session.waiting == 0
+        assert session.deadline() == 1020.0  # the extension's rest
+
+    def test_control_frames_find_a_gap(self, subject: Subject) -> None:
+        """Section 5.4. And their own length is nobody's business."""
+        session = subject.session
+        session.send(TEXT_FRAME, b"a" * 700)
+        session.send(TEXT_FRAME, b"b")
+        seen = subject.said_frames()
+        for data in (b"1", b"2", b"3"):
+            session.ping(data, subject.now)
+            subject.hear(subject.frame(PING, data))
+            subject.now = session.deadline()
+            session.expire(subject.now)
+            seen += subject.said_frames()
+        text = [frame for frame in seen if frame.opcode in (TEXT, CONT)]
+        assert b"".join(frame.payload for frame in text) == b"a" * 700 + b"b"
+        assert [(frame.opcode, frame.fin) for frame in seen] == [
+            (TEXT, False),
+            (PING, True),
+            (PONG, True),
+            (CONT, False),
+            (PING, True),
+            (PONG, True),
+            (CONT, True),
+            (PING, True),
+            (PONG, True),
+            (TEXT, True),
+        ]
+
+    def test_bits_stand_where_the_message_begins(self, make: Make) -> None:
+        doubled = Doubled()
+        doubled.send_rate = 1000.0
+        subject = make(extension=doubled)
+        subject.session.send(BINARY_FRAME, bytes(300))
+        seen = subject.said_frames()
+        subject.now += 10
+        seen += subject.said_frames()
+        assert [(frame.opcode, frame.fin, frame.rsv) for frame in seen] == [
+            (BINARY, False, 4),
+            (CONT, False, 0),
+            (CONT, True, 0),
+        ]
+
+    def test_fragments_stay_fragments(self, subject: Subject) -> None:
+        session = subject.session
+        session.send_fragment(TEXT, b"a" * 300, False)
+        session.send_fragment(TEXT, b"b", True)
+        seen = subject.said_frames()
+        subject.now += 10
+        seen += subject.said_frames()
+        assert [(frame.opcode, frame.fin, frame.payload) for frame in seen] == [
+            (TEXT, False, b"a" * 256),
+            (CONT, False, b"a" * 44),
+            (CONT, True, b"b"),
+        ]
+
+    def test_what_is_shared_waits_too(self, subject: Subject) -> None:
+        session = subject.session
+        session.send(BINARY_FRAME, bytes(480))
+        session.send_shared(TEXT_FRAME, b"to all", b"\x81\x06to all")
+        subject.said_frames()
+        subject.now += 10
+        assert [frame.payload for frame in subject.said_frames()][-1] == b"to all"
+
+    def test_the_close_frame_goes_behind_it(self, subject: Subject) -> None:
+        """It is given the time that this takes, on top of what the peer has for its answer."""
+        session = subject.session
+        session.send(BINARY_FRAME, bytes(2000))
+        subject.said_frames()
+        waiting = session.waiting
+        session.close(1000, "bye", subject.now)
+        assert state_of(subject) is State.CLOSING
+        assert subject.said_frames() == []
+        assert session.waiting == waiting + 5 + 10
+        seen: list[Frame] = []
+        while session.waiting:
+            subject.now = session.deadline()
+            assert subject.now < 1003
+            session.expire(subject.now)
+            seen += subject.said_frames()
+        assert (seen[-1].opcode, seen[-1].payload) == (CLOSE, close_payload(1000, "bye"))
+        assert session.deadline() == pytest.approx(1010.0 + waiting / 1000)
+        assert state_of(subject) is State.CLOSING
+
+    def test_not_for_ever(self, subject: Subject) -> None:
+        """A peer that wants a byte now and then is not waited for as long as it likes."""
+        session = subject.session
+        session.send(BINARY_FRAME, bytes(1_000_000))
+        subject.said_frames()
+        session.close(1000, "", 1000.0)
+        session.expire(1069.9)
+        assert state_of(subject) is State.CLOSING
+        session.expire(1070.0)
+        assert state_of(subject) is State.CLOSED
+        assert session.deadline() == FOREVER
+
+    def test_a_failure_drops_what_waits(self, subject: Subject) -> None:
+        """The peer that broke a rule need not have the rest, and is told which rule at once."""
+        session = subject.session
+        session.send(BINARY_FRAME, bytes(1000))
+        assert len(subject.said_frames()) == 1
+        subject.hear(subject.frame(3))
+        session.conclude(subject.now)
+        subject.now = 1000.1
+        assert [frame.opcode for frame in subject.said_frames()] == [CLOSE]
+        assert session.waiting == 0
+        assert session.deadline() == 1010.0
+
+    def test_a_rate_that_is_none(self, make: Make) -> None:
+        subject = make(extension=Slow(FOREVER))
+        subject.session.send(BINARY_FRAME, bytes(100_000))
+        assert subject.session.waiting == 0
+        assert subject.said() == [(BINARY, bytes(100_000))]
+
+
+# Limits.
+
+
+def test_a_million_honest_messages_trip_no_limit(make: Make) -> None:
+    """With the defaults of a server: 20,000 a second, pings and pongs among them, some in fragments."""
+    subject = make(limits=Limits())
+    session = subject.session
+    some = subject.frame(TEXT, b"x") * 900 + subject.frame(PING) + subject.frame(PONG)
+    some += (subject.frame(BINARY, b"y", fin=False) + subject.frame(PONG) + subject.frame(CONT, b"z")) * 2
+    some += subject.frame(BINARY, bytes(126)) * 98
+    for _ in range(1000):
+        subject.now += 0.05
+        session.receive(some, len(some), subject.now)
+        assert len(session.inbox) == 1000
+        session.drop(0)
+        session.out.clear()
+    assert session.failure is None
+    assert not session.attention
+    assert session.limit == ""
+
+
+class TestControlFrames:
+    """100 a second, counted over ten seconds."""
+
+    @pytest.mark.parametrize("opcode", [PING, PONG])
+    def test_a_flood(self, make: Make, opcode: int) -> None:
+        subject = make(limits=Limits())
+        subject.hear(subject.frame(opcode) * 1000)
+        assert subject.session.failure is None
+        assert len(subject.said()) == (1000 if opcode == PING else 0)
+        subject.hear(subject.frame(opcode) + subject.frame(TEXT, b"later"))
+        assert_failed(subject, 1008, "more than 100 control frames a second")
+        assert subject.session.limit == "control_frames_per_second"
+
+    def test_each_ten_seconds_anew(self, make: Make) -> None:
+        subject = make(limits=Limits())
+        for now, count in ((1000.0, 600), (1009.9, 400), (1010.0, 1000), (1050.0, 999)):
+            subject.now = now
+            subject.hear(subject.frame(PONG) * count)
+            assert subject.session.failure is None
+        subject.hear(subject.frame(PONG) * 2)
+        assert_failed(subject, 1008, "more than 100 control frames a second")
+
+    def test_the_close_frame_counts(self, make: Make) -> None:
+        for count, failed in ((4, False), (5, True)):
+            subject = make(limits=Limits(control_frames_per_second=0.5))
+            subject.hear(subject.frame(PONG) * count + subject.frame(CLOSE))
+            assert (subject.session.failure is not None) == failed
+            assert (subject.session.rcvd is None) == failed
+
+    def test_messages_do_not(self, make: Make) -> None:
+        subject = make(limits=Limits(control_frames_per_second=0.1))
+        subject.hear((subject.frame(TEXT) + subject.frame(TEXT, fin=False) + subject.frame(CONT)) * 50)
+        assert subject.session.failure is None
+
+    def test_no_limit(self, make: Make) -> None:
+        subject = make()
+        subject.hear(subject.frame(PONG) * 20_000)
+        assert subject.session.failure is None
+
+
+class TestRates:
+    @pytest.mark.parametrize("name", ["bytes_per_second", "messages_per_second"])
+    def test_close(self, make: Make, server: bool, name: str) -> None:
+        """A second's worth may come at once, and not one more."""
+        data = make().frame(BINARY, bytes(10))
+        rate = 20 * len(data) if name == "bytes_per_second" else 20
+        for extra in (0, 1):
+            subject = make(limits=Limits(**{name: rate - extra}, over_rate="close"))
+            subject.hear(data * 20)
+            assert len(subject.take()) == 20  # what came before the verdict is delivered
+            if extra:
+                assert_failed(subject, 1008, f"more than {rate - 1} {name[:-11]} a second")
+                assert subject.session.limit == name
+            else:
+                assert subject.session.failure is None
+                subject.now += 0.5
+                subject.hear(data * 10)
+                assert subject.session.failure is None
+                subject.hear(data)
+                assert subject.session.failure is not None
+
+    @pytest.mark.parametrize(
+        ("limits", "limit", "rule"),
+        [
+            ({"bytes_per_second": 1_000_000, "messages_per_second": 1}, "messages_per_second", "1 messages"),
+            ({"bytes_per_second": 10, "messages_per_second": 100}, "bytes_per_second", "10 bytes"),
+            ({"bytes_per_second": 10, "messages_per_second": 1}, "bytes_per_second", "10 bytes"),
+            ({"bytes_per_second": 10_000, "messages_per_second": 0.5}, "messages_per_second", "0.5 messages"),
+        ],
+    )
+    def test_the_one_that_is_broken_most(self, make: Make, limits: dict[str, float], limit: str, rule: str) -> None:
+        subject = make(limits=Limits(**limits, over_rate="close"))  # type: ignore[arg-type]
+        subject.hear(subject.frame(BINARY, bytes(1000)) * 3)
+        subject.take()
+        assert_failed(subject, 1008, f"more than {rule} a second")
+        assert subject.session.limit == limit
+
+    def test_pause(self, make: Make) -> None:
+        """Nothing fails and nothing is lost: the driver is told when to read on."""
+        subject = make(limits=Limits(messages_per_second=10))
+        session = subject.session
+        subject.hear(subject.frame(TEXT) * 10)
+        assert (session.resume_at, session.attention) == (0.0, False)
+        subject.hear(subject.frame(TEXT) * 5)
+        assert (session.resume_at, session.attention) == (1000.5, True)
+        assert len(subject.take()) == 15
+        assert session.failure is None
+        assert session.limit == ""
+        session.attention = False
+        subject.now = session.resume_at
+        subject.hear(b"")
+        assert not session.attention
+        subject.hear(subject.frame(TEXT))
+        assert session.attention
+        assert session.resume_at == pytest.approx(1000.6)
+
+    def test_a_second_verdict_says_nothing(self, make: Make) -> None:
+        """The peer broke a rule in the read that was too much: that rule is what it is told."""
+        for over_rate in ("pause", "close"):
+            subject = make(limits=Limits(bytes_per_second=1, over_rate=over_rate))
+            subject.hear(subject.frame(3))
+            assert subject.session.resume_at == 0.0
+            assert_failed(subject, 1002, "reserved opcode 3")
+            assert subject.session.limit == ""
+
+
+class TestIdle:
+    """No message in either direction for `idle_timeout`; noticed a quarter of it later at most."""
+
+    def ends_at(self, subject: Subject) -> float:
+        """Let time pass until the connection is closed."""
+        for _ in range(5):
+            if state_of(subject) is not State.OPEN:
+                break
+            subject.now = subject.session.deadline()
+            subject.session.expire(subject.now)
+        assert subject.said() == [(CLOSE, close_payload(1001, subject.session.detail))]
+        return subject.now
+
+    @pytest.mark.parametrize("timeout", [0.3, 1.0, 59.9, 3600.0])
+    def test_when(self, make: Make, timeout: float) -> None:
+        actions: list[Callable[[Subject], object]] = [
+            lambda subject: subject.hear(subject.frame(TEXT)),
+            lambda subject: subject.session.send(TEXT_FRAME, b""),
+            lambda subject: subject.session.send_fragment(TEXT, b"", True),
+            lambda subject: subject.session.send_shared(TEXT_FRAME, b"", b"\x81\x00"),
+        ]
+        for i, action in enumerate(actions * 8):
+            subject = make(limits=Limits(idle_timeout=timeout), ping_interval=None, now=1000.1 + i / 7)
+            active_at = subject.now + timeout * i / 16
+            while subject.session.deadline() < active_at:
+                subject.expire(subject.session.deadline())
+                subject.hear(subject.frame(TEXT))
+            assert state_of(subject) is State.OPEN
+            subject.now = active_at
+            action(subject)
+            subject.said()
+            idle = (self.ends_at(subject) - active_at) / timeout
+            assert 1.0 <= idle + 1e-9 <= 1.25 + 2e-9
+
+    def test_from_the_beginning(self, make: Make) -> None:
+        subject = make(limits=Limits(idle_timeout=60), ping_interval=None)
+        assert self.ends_at(subject) == 1060.0
+        session = subject.session
+        assert session.sent == Close(1001, "no message for 60 s")
+        assert (session.limit, session.who, session.detail) == ("idle_timeout", "local", "no message for 60 s")
+        subject.hear(subject.frame(CLOSE, close_payload(1001)))
+        assert type(session.error()) is ConnectionClosedOK
+
+    def test_control_frames_are_no_activity(self, make: Make) -> None:
+        """Keepalive must not keep a connection that nobody uses."""
+        subject = make(limits=Limits(idle_timeout=60))
+        for now in (1015.0, 1030.0, 1045.0):
+            subject.expire(now)
+            subject.hear(subject.frame(PING) + subject.frame(PONG))
+            subject.session.ping(None, now)
+            subject.session.pong(b"")
+            subject.said()
+        assert state_of(subject) is State.OPEN
+        assert [opcode for opcode, _ in subject.expire(1060.0)][-1] == CLOSE
+
+    def test_a_loop_that_was_blocked(self, make: Make) -> None:
+        """Messages may wait to be read: one look that is late does not count for many."""
+        subject = make(limits=Limits(idle_timeout=60), ping_interval=None)
+        assert subject.expire(5000.0) == []
+        assert state_of(subject) is State.OPEN
+        assert self.ends_at(subject) == 5045.0
+
+    def test_what_waits_for_its_turn_is_on_its_way(self, make: Make) -> None:
+        """The peer wants a long message slowly: that takes as long as it takes."""
+        subject = make(extension=Slow(1000.0), limits=Limits(idle_timeout=1.0), ping_interval=None)
+        session = subject.session
+        session.send(BINARY_FRAME, bytes(10_000))
+        while session.waiting:
+            assert state_of(subject) is State.OPEN
+            subject.said_frames()
+            subject.now = session.deadline()
+            session.expire(subject.now)
+        sent_at = subject.now
+        assert sent_at > 1009
+        subject.said_frames()
+        assert 1.0 <= self.ends_at(subject) - sent_at <= 1.25
+
+    def test_not_while_a_verdict_waits(self, make: Make) -> None:
+        subject = make(limits=Limits(idle_timeout=1.0), ping_interval=None)
+        subject.hear(subject.frame(TEXT) + subject.frame(CLOSE, close_payload(1000)))
+        subject.session.hold(1000.0)
+        assert subject.session.deadline() == 1002.0
+        assert subject.expire(1001.9) == []
+        assert subject.expire(1002.0) == [(CLOSE, close_payload(1000))]

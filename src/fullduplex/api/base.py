@@ -13,6 +13,7 @@ from ..wire.headers import Request, Response
 from ..wire.opcodes import State
 from ..wire.session import Session
 from .settings import Settings
+from .slow import Backlog, Policy, check_policy
 
 
 class BaseConnection:
@@ -21,6 +22,7 @@ class BaseConnection:
     __slots__ = (
         "_id",
         "_remote_address",
+        "backlog",
         "finished",
         "link",
         "request",
@@ -38,6 +40,8 @@ class BaseConnection:
         self.response: Response | None = None
         self.subprotocol: str | None = None
         self.finished = False  # no more messages will come
+        # None: by its policy, everything is sent
+        self.backlog: Backlog | None = None if settings.policy is Policy.WAIT else Backlog(settings.policy)
         self._id: uuid.UUID | None = None
         self._remote_address: Any = None
 
@@ -80,13 +84,38 @@ class BaseConnection:
 
     @property
     def buffered_amount(self) -> int:
-        """Bytes that wait to be sent."""
-        return self.link.buffered
+        """Bytes that wait to be sent, and those that a policy holds."""
+        return self.link.buffered + (0 if self.backlog is None else self.backlog.size)
 
     @property
     def is_slow(self) -> bool:
         """The peer takes bytes slower than they are sent: over `write_limit` of them wait."""
-        return self.link.unsent is not None and self.link.buffered > self.settings.write_high
+        return self.link.is_blocked and self.link.buffered > self.settings.write_high
+
+    @property
+    def policy(self) -> Policy:
+        """What becomes of messages while the peer `is_slow`. It can be set, for messages to come. Raises TypeError."""
+        return Policy.WAIT if self.backlog is None else self.backlog.policy
+
+    @policy.setter
+    def policy(self, policy: Policy) -> None:
+        if check_policy(policy) is not self.policy:
+            self.make_backlog().policy = policy
+
+    @property
+    def dropped(self) -> int:
+        """Messages that were not sent because of a policy, replaced ones included."""
+        return 0 if self.backlog is None else self.backlog.dropped
+
+    def make_backlog(self) -> Backlog:
+        if self.backlog is None:
+            self.backlog = Backlog(Policy.WAIT)
+        return self.backlog
+
+    def expect_drain(self) -> None:
+        """Have `drained` called when the peer has taken enough of what waits."""
+        self.link.low_water = self.settings.write_low
+        self.link.draining = True
 
     @property
     def local_address(self) -> Any:

@@ -2,40 +2,87 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 
+from ..engine.link import Link
 from ..wire.codec import append_frame
 from ..wire.errors import WebSocketException
-from ..wire.session import BINARY_FRAME, OPEN, TEXT_FRAME
-from .connection import Connection
+from ..wire.extensions import Extension, Payload
+from ..wire.receiver import BINARY_FRAME, TEXT_FRAME
+from ..wire.session import OPEN
+from .connection import GATHER, Connection
 from .messages import BytesLike, Data, encode
+from .slow import Policy, check_policy
 
 
-def broadcast(connections: Iterable[Connection], message: Data | BytesLike, raise_exceptions: bool = False) -> None:
-    """Send a message to many connections; frame it once. Does not wait, not even for slow ones.
+def broadcast(
+    connections: Iterable[Connection],
+    message: Data | BytesLike,
+    raise_exceptions: bool = False,
+    *,
+    policy: Policy | None = None,
+    key: Hashable = None,
+) -> None:
+    """Send a message to many connections; encode it once for all that can share the result. Does not wait.
 
     Connections that are not open, or in the middle of a fragmented message, are passed over; with `raise_exceptions`
-    an ExceptionGroup says which failed. Raises TypeError.
+    an ExceptionGroup says which failed.
+
+    What becomes of it where the peer is slow is a matter of `policy`; None stands for each connection's own. Of
+    messages with the same `key`, which is any hashable value, Policy.LATEST holds one. Raises TypeError.
     """
+    hash(key)
+    names_policy = policy is not None and check_policy(policy) is not Policy.WAIT
     payload, is_text = encode(message)
+    payload = bytes(payload)  # one for all that hold it
     first = TEXT_FRAME if is_text else BINARY_FRAME
-    frame = bytearray()
-    append_frame(frame, first, payload, None)
-    made = bytes(frame)
+    plain = _make_frame(first, payload)
+    unframed = (first, payload, None)
+    encoded: dict[Hashable, tuple[int, Payload, bytes]] = {}
+    full: list[Link] = []
     errors: list[Exception] = []
     for connection in connections:
         session = connection.session
         if session.state is not OPEN:
             continue
+        backlog = connection.backlog
+        if backlog is None and names_policy and connection.is_slow:
+            backlog = connection.make_backlog()
+        if backlog is not None and backlog.takes(connection, policy or backlog.policy, unframed, key):
+            continue
         try:
-            if session.server:
-                session.send_frame(made)
-            else:
+            extension = session.extension
+            if extension is None:
+                session.send_shared(first, payload, plain)
+            elif extension.shared is None:
                 session.send(first, payload)
+            else:
+                made = encoded.get(extension.shared)
+                if made is None:
+                    made = encoded[extension.shared] = _encode(extension, first, payload)
+                session.send_shared(*made)
         except WebSocketException as error:
             errors.append(error)
             connection.logger.warning("skipped broadcast: %s", error)
             continue
         connection.link.touch()
+        if len(session.out) >= GATHER:
+            full.append(connection.link)
+    # Writing shows who is slow, in a burst of broadcasts too. It may end a connection, whose `on_close` may take it
+    # out of what is iterated above.
+    for link in full:
+        link.flush()
     if errors and raise_exceptions:
         raise ExceptionGroup("skipped broadcast", errors)
+
+
+def _encode(extension: Extension, first: int, payload: Payload) -> tuple[int, Payload, bytes]:
+    first, payload = extension.encode_shared(first, payload)
+    return first, payload, _make_frame(first, payload)
+
+
+def _make_frame(first: int, payload: Payload) -> bytes:
+    """A server's frame."""
+    frame = bytearray()
+    append_frame(frame, first, payload, None)
+    return bytes(frame)

@@ -20,6 +20,7 @@ from typing import Any, Final
 from ..engine.link import CONNECTS
 from ..wire import limits
 from ..wire.errors import InvalidMessage, InvalidStatus
+from ..wire.extensions import ExtensionFactory
 from ..wire.handshake import USER_AGENT, ClientHandshake
 from ..wire.headers import HeadersLike, Response
 from ..wire.http1 import ResponseReader
@@ -28,7 +29,8 @@ from ..wire.uri import parse_uri
 from .connection import Connection
 from .host import get_engine
 from .listener import ListenerLike, check_listener
-from .settings import Limit, Logger, Settings
+from .settings import Compression, Limit, Logger, Settings, make_extensions
+from .slow import Policy
 
 # A server that answers so may answer otherwise soon.
 TRANSIENT: Final = (
@@ -89,8 +91,8 @@ class ClientConnection(Connection):
     def _answered(self, response: Response, rest: bytes) -> None:
         self._reader = None
         self.response = response
-        self.subprotocol = self._handshake.check(response)
-        self.link.open()
+        self.subprotocol, extension = self._handshake.check(response)
+        self.link.open(extension)
         if self.when_open is not None:
             self.when_open(self)
             self.when_open = None
@@ -177,6 +179,7 @@ class connect:
         listener: a `Listener`, or a class or function that makes one, to call instead of receiving in tasks.
         origin: value of the Origin header.
         subprotocols: offered, in order of preference.
+        compression, extensions: offered likewise, as in `serve`.
         additional_headers: for the request of the opening handshake.
         user_agent_header: value of the User-Agent header, None for none.
         process_exception: for `async for`: whether an error is worth another attempt (see the function of this name).
@@ -184,7 +187,8 @@ class connect:
             that did not close with 1000; they begin anew after one that lived 10 s. A Retry-After header can only
             lengthen them, up to an hour.
         open_timeout: seconds for everything up to an open connection.
-        ping_interval, ping_timeout, close_timeout, max_size, max_queue, write_limit, logger: as in `serve`.
+        ping_interval, ping_timeout, close_timeout, max_size, max_queue, write_limit, policy, logger: as in
+            `serve`.
         ssl: a context for wss, instead of `ssl.create_default_context()`.
         server_hostname: the name that the certificate has to be for, instead of the uri's host.
         host, port: where to connect TCP, instead of the uri's host and port.
@@ -204,6 +208,8 @@ class connect:
         # WebSocket
         origin: str | None = None,
         subprotocols: Sequence[str] | None = None,
+        compression: Compression = "deflate",
+        extensions: Sequence[ExtensionFactory] = (),
         # HTTP
         additional_headers: HeadersLike | None = None,
         user_agent_header: str | None = USER_AGENT,
@@ -218,6 +224,7 @@ class connect:
         max_size: Limit = limits.MAX_MESSAGE,
         max_queue: Limit = limits.MAX_QUEUE,
         write_limit: Limit = limits.WRITE_LIMIT,
+        policy: Policy = Policy.WAIT,
         # Where to connect
         ssl: ssl_module.SSLContext | None = None,
         server_hostname: str | None = None,
@@ -241,6 +248,7 @@ class connect:
             parsed,
             origin=origin,
             subprotocols=subprotocols,
+            extensions=make_extensions(compression, extensions),
             additional_headers=additional_headers,
             user_agent_header=user_agent_header,
         )
@@ -253,6 +261,7 @@ class connect:
             max_size=max_size,
             max_queue=max_queue,
             write_limit=write_limit,
+            policy=policy,
             logger=logger,
         )
         self._process_exception = process_exception

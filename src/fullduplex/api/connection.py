@@ -9,19 +9,21 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import socket
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Hashable, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Final, Literal, Self, overload
 
 from ..engine.link import Link
 from ..wire.errors import ConcurrencyError, ConnectionClosed
 from ..wire.opcodes import CloseCode, Opcode, State
-from ..wire.session import BINARY_FRAME, OPEN, TEXT_FRAME, Fragment, Session
+from ..wire.receiver import BINARY_FRAME, TEXT_FRAME, Fragment
+from ..wire.session import OPEN, Session
 from .awaitables import DONE, Failed, Later, Ready, Receive, Waiter
 from .base import BaseConnection
 from .listener import Listener, ListenerLike, make_listener
 from .messages import Asynchronous, BytesLike, Data, convert, encode
 from .settings import Settings
+from .slow import Policy
 
 # Output gathers up to here before it is written out of turn, and a task that sends more than this without ever
 # waiting lets others run.
@@ -177,60 +179,67 @@ class Connection(BaseConnection):
         self,
         message: Data | BytesLike | Iterable[Data | BytesLike] | AsyncIterable[Data | BytesLike],
         text: bool | None = None,
+        *,
+        compress: bool | None = None,
+        key: Hashable = None,
     ) -> Awaitable[None]:
         """Send a message: `str` as text, bytes as binary; `text` True or False sends either as the other.
 
+        `compress` False or True is for this message, where compression was agreed on; by default its size decides.
+
         The message is under way when `send` returns. Awaiting it waits while more than `write_limit` bytes wait for
         the peer, and raises ConnectionClosed if it could not be sent; a cancelled wait takes nothing back.
+
+        A `policy` other than WAIT may drop or hold it instead, which awaiting does not tell. Of messages with the same
+        `key`, which is any hashable value, Policy.LATEST holds one.
 
         An iterable or an asynchronous iterable of one kind is sent as the fragments of one message. That, and what is
         sent meanwhile, happens when it is awaited; a message that cannot be completed closes the connection with 1011.
 
         Raises TypeError.
         """
+        if self.backlog is not None and self.backlog.takes_message(self, message, text, compress, key):
+            return Later(_yield)
         session = self.session
         kind = type(message)
         try:
             if kind is bytes and text is None:
-                session.send(BINARY_FRAME, message)  # type: ignore[arg-type]
+                session.send(BINARY_FRAME, message, compress)  # type: ignore[arg-type]
             elif kind is str and text is None:
-                session.send(TEXT_FRAME, message.encode())  # type: ignore[union-attr]
+                session.send(TEXT_FRAME, message.encode(), compress)  # type: ignore[union-attr]
             elif isinstance(message, str | BytesLike):
                 payload, is_text = encode(message)
-                session.send(TEXT_FRAME if (is_text if text is None else text) else BINARY_FRAME, payload)
+                first = TEXT_FRAME if (is_text if text is None else text) else BINARY_FRAME
+                session.send(first, payload, compress)
             else:
-                return self._send_parts(message, text)
+                return self._send_parts(message, text, compress)
         except ConcurrencyError:
-            return self._send_in_turn(message, text)
+            return self._send_in_turn(message, text, compress, key)
         except ConnectionClosed as error:
             return self._refused(error)
         link = self.link
         if not link.corked:
             link.touch()
-        if len(session.out) < GATHER and link.unsent is None:
+        if len(session.out) < GATHER and not link.is_blocked:
             return DONE
-        return self._press(link)
+        return self._press(link, self.backlog is None or self.backlog.policy is Policy.WAIT)
 
-    def _press(self, link: Link) -> Awaitable[None]:
+    def _press(self, link: Link, may_wait: bool) -> Awaitable[None]:
         """Much has been sent: write it, and say whether to wait."""
         link.flush()
-        if self.is_slow:
+        if may_wait and self.is_slow:
             return Later(self._drain)
-        return DONE if link.unsent is not None and link.buffered < GATHER else Later(_yield)
+        return DONE if link.is_blocked and link.buffered < GATHER else Later(_yield)
 
     async def _drain(self) -> None:
         """Wait until the peer has taken enough."""
         while self.is_slow:
             if self._drain_waiters is None:
                 self._drain_waiters = {}
-            self._await_drain()
+            self.expect_drain()
             await self._wait_in(self._drain_waiters)
         if self.link.closed:
             raise self.session.error()
-
-    def _await_drain(self) -> None:
-        self.link.low_water = self.settings.write_low
-        self.link.draining = True
 
     async def _wait_in(self, waiters: Waiters) -> None:
         waiter: asyncio.Future[None] = self.loop.create_future()
@@ -251,9 +260,9 @@ class Connection(BaseConnection):
 
     # A message in fragments. What these return are plain coroutines: one that is not awaited is a mistake, and told so.
 
-    async def _send_in_turn(self, message: Any, text: bool | None) -> None:
+    async def _send_in_turn(self, message: Any, text: bool | None, compress: bool | None, key: Hashable) -> None:
         await self._wait_turn()
-        await self.send(message, text)
+        await self.send(message, text, compress=compress, key=key)
 
     async def _wait_turn(self) -> None:
         """No other message may stand inside one that is sent in fragments. RFC 6455, section 5.4."""
@@ -262,14 +271,14 @@ class Connection(BaseConnection):
                 self._turn_waiters = {}
             await self._wait_in(self._turn_waiters)
 
-    def _send_parts(self, parts: Any, text: bool | None) -> Awaitable[None]:
+    def _send_parts(self, parts: Any, text: bool | None, compress: bool | None) -> Awaitable[None]:
         if isinstance(parts, Mapping):
             raise TypeError("a mapping is no message: send its text, or an iterable of fragments")
         if not isinstance(parts, Iterable | AsyncIterable):
             raise TypeError(f"a message is str, bytes-like, or an iterable of these; not {type(parts).__name__}")
-        return self._send_fragments(parts if isinstance(parts, AsyncIterable) else Asynchronous(parts), text)
+        return self._send_fragments(parts if isinstance(parts, AsyncIterable) else Asynchronous(parts), text, compress)
 
-    async def _send_fragments(self, parts: AsyncIterable[Any], text: bool | None) -> None:
+    async def _send_fragments(self, parts: AsyncIterable[Any], text: bool | None, compress: bool | None) -> None:
         session = self.session
         kind: bool | None = None
         opcode = 0  # 0: it has not begun
@@ -279,12 +288,14 @@ class Connection(BaseConnection):
                 if kind is None:
                     kind = is_text
                     await self._wait_turn()
+                    if self.backlog is not None:
+                        self.backlog.send_all(session)
                     opcode = Opcode.TEXT if (is_text if text is None else text) else Opcode.BINARY
                 elif kind is not is_text:
                     raise TypeError("the fragments of a message are all str or all bytes-like")
-                await self._send_fragment(opcode, payload, False)
+                await self._send_fragment(opcode, payload, False, compress)
             if opcode:
-                await self._send_fragment(opcode, b"", True)
+                await self._send_fragment(opcode, b"", True, compress)
         except BaseException:
             if opcode and session.state is OPEN:
                 # What began cannot be completed, nor taken back.
@@ -293,16 +304,18 @@ class Connection(BaseConnection):
         finally:
             if opcode:
                 session.sending = 0
+                if self.backlog is not None:
+                    self.backlog.release(self)
                 _wake(self._turn_waiters)
 
-    async def _send_fragment(self, opcode: int, payload: BytesLike, fin: bool) -> None:
+    async def _send_fragment(self, opcode: int, payload: BytesLike, fin: bool, compress: bool | None) -> None:
         session, link = self.session, self.link
         if session.state is not OPEN:
             await self._refused(session.error())
-        session.send_fragment(opcode, payload, fin)
+        session.send_fragment(opcode, payload, fin, compress)
         link.touch()
-        if not fin and (len(session.out) >= GATHER or link.unsent is not None):
-            await self._press(link)
+        if not fin and (len(session.out) >= GATHER or link.is_blocked):
+            await self._press(link, True)
 
     # Ping, pong, close.
 
@@ -338,6 +351,8 @@ class Connection(BaseConnection):
 
         Raises ValueError for a code that may not be sent, or a reason over 123 bytes. RFC 6455, section 7.1.2.
         """
+        if self.backlog is not None:
+            self.backlog.send_all(self.session)
         self.session.close(code, reason, self.link.engine.time())
         self.link.resume_reading()  # the peer's close frame must not wait behind a full queue
         if self.session.attention:
@@ -406,10 +421,10 @@ class Connection(BaseConnection):
     def received(self) -> None:
         if self.listener is not None:
             self._call(self._hear)
-            if self.link.unsent is not None and self.is_slow:
+            if self.link.is_blocked and self.is_slow:
                 # Who does not read what it asked for is not asked for more.
                 self.link.pause_reading()
-                self._await_drain()
+                self.expect_drain()
             return
         if self._waiter is not None:
             self._waiter.wake()
@@ -475,11 +490,15 @@ class Connection(BaseConnection):
             self.link.resume_reading()  # the end of TCP must not wait behind a full queue
 
     def drained(self) -> None:
+        if self.backlog is not None:
+            self.backlog.release(self)
         _wake(self._drain_waiters)
         if self.listener is not None:
             self.link.resume_reading()
 
     def ended(self, error: OSError | None) -> None:
+        if self.backlog is not None:
+            self.backlog.drop_all()
         self._finish()
         for waiters in (self._drain_waiters, self._turn_waiters, self._closed_waiters):
             _wake(waiters)

@@ -16,18 +16,30 @@ from typing import Any, Final, Self
 
 from ..engine.engine import Acceptor
 from ..engine.link import SPEAKS
-from ..wire import limits
 from ..wire.errors import ConnectionClosed, InvalidHandshake, InvalidMessage
+from ..wire.extensions import Extension, ExtensionFactory
 from ..wire.handshake import SAME_ORIGIN, USER_AGENT, Origins, ServerHandshake
 from ..wire.headers import Request, Response, split_list
 from ..wire.http1 import HeadReader
+from ..wire.limits import (
+    CLOSE_TIMEOUT,
+    MAX_MESSAGE,
+    MAX_QUEUE,
+    OPEN_TIMEOUT,
+    PING_INTERVAL,
+    PING_TIMEOUT,
+    WRITE_LIMIT,
+    Limits,
+)
 from ..wire.opcodes import CloseCode
 from ..wire.session import OPEN
+from .admission import Admission, Statistics
 from .connection import Connection
 from .host import get_engine
 from .listener import ListenerLike, check_listener
 from .listening import bind_tcp, bind_unix
-from .settings import Limit, Logger, Settings
+from .settings import Compression, Limit, Logger, Settings, make_extensions
+from .slow import Policy
 
 # Connections that the kernel holds until we accept them; it takes the smaller of this and its own somaxconn.
 BACKLOG: Final = 4096
@@ -41,13 +53,15 @@ SelectSubprotocol = Callable[["ServerConnection", Sequence[str]], str | None]
 class ServerConnection(Connection):
     """The server's side of a connection. `request` and `response` are those of its opening handshake."""
 
-    __slots__ = ("_opening", "_reader", "_rest", "server")
+    __slots__ = ("_agreed", "_opening", "_reader", "_rest", "place", "server")
 
     def __init__(self, server: Server, sock: socket.socket, open_deadline: float) -> None:
         super().__init__(server.settings, server.settings.make_session(), sock, open_deadline)
         self.server = server
+        self.place = b""  # given back to the server's admission at the end
         self._reader: HeadReader[Request] | None = HeadReader(Request)
         self._rest = b""
+        self._agreed: tuple[str, Extension | None] = ("", None)  # what is said of extensions, and what is meant
         self._opening: asyncio.Task[None] | None = None
 
     def respond(self, status: int, text: str) -> Response:
@@ -128,7 +142,8 @@ class ServerConnection(Connection):
                 server.handshake.check(request)
                 select = server.select_subprotocol
                 self.subprotocol = server.handshake.select(request, None if select is None else self._select)
-                response = server.handshake.accept(request, self.subprotocol)
+                self._agreed = server.handshake.negotiate(request)
+                response = server.handshake.accept(request, self.subprotocol, self._agreed[0])
             except Exception as error:
                 response = self._hook_failed(error)
         if server.process_response is None:
@@ -152,6 +167,7 @@ class ServerConnection(Connection):
             return
         switches = response.status_code == http.HTTPStatus.SWITCHING_PROTOCOLS
         try:
+            extension = self._find_extension(response) if switches else None
             self.session.out += self._complete(response, switches).serialize()
             self.response = response
         except Exception as error:
@@ -160,12 +176,20 @@ class ServerConnection(Connection):
             return
         self._opening = None
         if switches:
-            self.link.open()
+            self.link.open(extension)
             self.server.opened(self)
             rest, self._rest = self._rest, b""
             self.opened(rest)
         else:
-            self.link.finish(self.link.engine.time() + (self.settings.close_timeout or limits.CLOSE_TIMEOUT))
+            self.link.finish(self.link.engine.time() + (self.settings.close_timeout or CLOSE_TIMEOUT))
+
+    def _find_extension(self, response: Response) -> Extension | None:
+        """The extension that was agreed on; a hook may have taken it out of the response, but not changed it."""
+        said = ", ".join(response.headers.get_all("Sec-WebSocket-Extensions"))
+        answer, extension = self._agreed
+        if said not in ("", answer):
+            raise ValueError(f"Sec-WebSocket-Extensions says what was not agreed on: {said}")
+        return extension if said else None
 
     def _complete(self, response: Response, switches: bool) -> Response:
         """Add what HTTP needs, where a hook has left it out."""
@@ -183,6 +207,7 @@ class ServerConnection(Connection):
 
     def opening_expired(self) -> None:
         """408, once TLS is up; before, there is nobody to tell."""
+        self.server.admission.timed_out += 1
         if self._opening is not None:
             self._opening.cancel()
         if self.link.phase < SPEAKS:
@@ -238,6 +263,7 @@ class Server:
         self.process_response = process_response
         self.context = contextvars.copy_context()
         self.logger = settings.logger
+        self.admission = Admission(settings, handshake, ssl)
         self._ssl = ssl
         self._bind = bind
         self._start_serving = start_serving
@@ -314,32 +340,42 @@ class Server:
         """The connections that are open, or closing: a set of its own, to iterate over or to give to `broadcast`."""
         return set(self._connections)
 
+    def statistics(self) -> Statistics:
+        """What has become of all connections so far, and how many there are."""
+        return self.admission.statistics(len(self._opening), self._connections)
+
     # Connections come and go.
 
     def _accepted(self, sock: socket.socket) -> None:
-        engine = self.settings.engine
+        engine, admission = self.settings.engine, self.admission
+        place = None
         try:
+            place = admission.admit(sock, len(self._opening), len(self._connections))
+            if place is None:
+                return
             if sock.family in (socket.AF_INET, socket.AF_INET6):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self._ssl is not None:
                 sock = self._ssl.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
             timeout = self.settings.open_timeout
             connection = self._create_connection(self, sock, float("inf") if timeout is None else engine.now + timeout)
-        except OSError as error:  # it has ended already
-            self.logger.info("connection closed before the opening handshake: %s", error)
+            connection.place = place
+            engine.add(connection.link)
+        except Exception as error:
+            if isinstance(error, OSError):  # it has ended already
+                self.logger.info("connection closed before the opening handshake: %s", error)
+            else:
+                self.logger.exception("cannot serve a connection")
             sock.close()
-            return
-        except Exception:
-            self.logger.exception("cannot serve a connection")
-            sock.close()
+            admission.lose(place)
             return
         self._opening.add(connection)
-        engine.add(connection.link)
 
     def opened(self, connection: ServerConnection) -> None:
         """The connection's opening handshake succeeded."""
         self._opening.discard(connection)
         self._connections.add(connection)
+        self.admission.opened += 1
         if self.handler is not None:
             task = self.settings.loop.create_task(self._handle(connection), context=connection.next_context())
             self._handlers.add(task)
@@ -379,6 +415,7 @@ class Server:
 
     def forget(self, connection: ServerConnection) -> None:
         """The connection's TCP has ended."""
+        self.admission.leave(connection, connection in self._connections)
         self._opening.discard(connection)
         self._connections.discard(connection)
         self._check_closed()
@@ -404,6 +441,7 @@ class Server:
                 sock.close()
         for connection in list(self._opening):
             connection.refuse_for_shutdown()
+        self.admission.close()
         self._check_closed()
 
     async def wait_closed(self) -> None:
@@ -427,19 +465,23 @@ def serve(
     origins: Origins = SAME_ORIGIN,
     subprotocols: Sequence[str] | None = None,
     select_subprotocol: SelectSubprotocol | None = None,
+    compression: Compression = "deflate",
+    extensions: Sequence[ExtensionFactory] = (),
     # HTTP
     process_request: ProcessRequest | None = None,
     process_response: ProcessResponse | None = None,
     server_header: str | None = USER_AGENT,
     # Timeouts, in seconds
-    open_timeout: float | None = limits.OPEN_TIMEOUT,
-    ping_interval: float | None = limits.PING_INTERVAL,
-    ping_timeout: float | None = limits.PING_TIMEOUT,
-    close_timeout: float | None = limits.CLOSE_TIMEOUT,
+    open_timeout: float | None = OPEN_TIMEOUT,
+    ping_interval: float | None = PING_INTERVAL,
+    ping_timeout: float | None = PING_TIMEOUT,
+    close_timeout: float | None = CLOSE_TIMEOUT,
     # Limits
-    max_size: Limit = limits.MAX_MESSAGE,
-    max_queue: Limit = limits.MAX_QUEUE,
-    write_limit: int | tuple[int, int | None] | None = limits.WRITE_LIMIT,
+    max_size: Limit = MAX_MESSAGE,
+    max_queue: Limit = MAX_QUEUE,
+    write_limit: Limit = WRITE_LIMIT,
+    limits: Limits | None = None,
+    policy: Policy = Policy.WAIT,
     # Where to listen
     ssl: ssl_module.SSLContext | None = None,
     sock: socket.socket | None = None,
@@ -466,6 +508,9 @@ def serve(
             strings, compiled patterns that must match whole, None for no header. `origins=None` allows all.
         subprotocols: in order of preference; the first that the client offers is selected, or what
             `select_subprotocol(ws, offered)` returns.
+        compression: "deflate" for permessage-deflate (RFC 7692) as `PerMessageDeflate()` has it, None for none, or a
+            `fullduplex.extensions.PerMessageDeflate` with settings of its own.
+        extensions: others to agree on, a `fullduplex.extensions.ExtensionFactory` for each.
         process_request: `(ws, request)`, plain or async: returns None to go on, or the `Response` to send instead.
         process_response: `(ws, request, response)`, plain or async: may change the response or return another one.
         server_header: value of the Server header, None for none.
@@ -477,6 +522,8 @@ def serve(
         max_queue: messages, or (high, low), that may wait to be received before reading stops; so do 1 MiB, or
             `max_size` where that is more.
         write_limit: bytes, or (high, low), that may wait to be sent before `send` waits.
+        limits: what a public server bounds besides, as `Limits`.
+        policy: what becomes of messages for a peer that does not keep up, a `Policy`; each connection may name its own.
         ssl: a context for TLS.
         sock: a listening socket, instead of host and port.
         family, backlog, reuse_address, reuse_port, start_serving: as in `loop.create_server`.
@@ -514,9 +561,16 @@ def serve(
             max_size=max_size,
             max_queue=max_queue,
             write_limit=write_limit,
+            limits=limits or Limits(),
+            policy=policy,
             logger=logger,
         ),
-        ServerHandshake(origins=origins, subprotocols=subprotocols, server_header=server_header),
+        ServerHandshake(
+            origins=origins,
+            subprotocols=subprotocols,
+            extensions=make_extensions(compression, extensions),
+            server_header=server_header,
+        ),
         select_subprotocol=select_subprotocol,
         process_request=process_request,
         process_response=process_response,

@@ -4,16 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Literal
 
 from ..engine.engine import Engine
-from ..wire import limits
 from ..wire.codec import MaskKeys
-from ..wire.session import NO_LIMIT, Session
+from ..wire.deflate import PerMessageDeflate
+from ..wire.extensions import ExtensionFactory
+from ..wire.limits import MAX_QUEUE_SIZE, UNLIMITED, Limits
+from ..wire.receiver import NO_LIMIT
+from ..wire.session import Session
+from .slow import Policy, check_policy
 
 Logger = logging.Logger | logging.LoggerAdapter[Any]
 # A limit, and for pairs (high, low) or (message, frame) a second one; None for no limit.
 Limit = int | None | tuple[int | None, int | None]
+# "deflate", None, or how to compress.
+Compression = Literal["deflate"] | ExtensionFactory | None
+
+
+def make_extensions(compression: Compression, extensions: Sequence[ExtensionFactory]) -> tuple[ExtensionFactory, ...]:
+    """What to agree on, in order of preference. Raises ValueError for a compression that is none."""
+    if compression is None:
+        return tuple(extensions)
+    if compression == "deflate":
+        compression = PerMessageDeflate()
+    if not isinstance(compression, ExtensionFactory):
+        raise ValueError(f'compression is "deflate", None or a PerMessageDeflate, not {compression!r}')
+    return (compression, *extensions)
 
 
 class Settings:
@@ -22,6 +40,7 @@ class Settings:
     __slots__ = (
         "close_timeout",
         "engine",
+        "limits",
         "logger",
         "loop",
         "mask_keys",
@@ -30,6 +49,7 @@ class Settings:
         "open_timeout",
         "ping_interval",
         "ping_timeout",
+        "policy",
         "queue_high",
         "queue_low",
         "queue_size",
@@ -49,6 +69,8 @@ class Settings:
         max_size: Limit,
         max_queue: Limit,
         write_limit: Limit,
+        limits: Limits = UNLIMITED,
+        policy: Policy = Policy.WAIT,
         logger: Logger | None,
     ) -> None:
         for name, seconds in (
@@ -70,10 +92,12 @@ class Settings:
         high, low = max_queue if isinstance(max_queue, tuple) else (max_queue, None)
         self.queue_high = NO_LIMIT if high is None else high
         self.queue_low = self.queue_high // 4 if low is None else low
-        self.queue_size = NO_LIMIT if high is None else max(limits.MAX_QUEUE_SIZE, self.max_size or 0)
+        self.queue_size = NO_LIMIT if high is None else max(MAX_QUEUE_SIZE, self.max_size or 0)
         high, low = write_limit if isinstance(write_limit, tuple) else (write_limit, None)
         self.write_high = NO_LIMIT if high is None else high
         self.write_low = self.write_high // 4 if low is None else low
+        self.limits = limits
+        self.policy = check_policy(policy)
         self.logger = logger or logging.getLogger("fullduplex.server" if server else "fullduplex.client")
         self.mask_keys = None if server else MaskKeys()
 
@@ -85,5 +109,6 @@ class Settings:
             ping_interval=self.ping_interval,
             ping_timeout=self.ping_timeout,
             close_timeout=self.close_timeout,
+            limits=self.limits,
             mask_keys=self.mask_keys,
         )

@@ -185,8 +185,8 @@ class Engine:
 
     def add(self, link: Link) -> None:
         """Serve `link` from now on."""
-        self.links[link.fd] = link
         self.poller.register(link.fd, WRITE if link.phase == CONNECTS else READ)
+        self.links[link.fd] = link
         self.wheel.add(link)
         if not self._ticking:
             self._tidy()
@@ -246,7 +246,7 @@ class Engine:
     def _serve_again(self) -> None:
         again, self._again = self._again, set()
         for link in again:
-            if link.fd >= 0 and link.reading:
+            if link.fd >= 0 and not link.session.paused:
                 try:
                     link.readable()
                 except Exception as error:

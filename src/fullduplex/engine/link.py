@@ -16,6 +16,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Protocol
 
 from ..wire.errors import Who
+from ..wire.extensions import Extension
 from ..wire.opcodes import State
 from ..wire.session import Session
 from .poller import READ, WRITE
@@ -31,6 +32,10 @@ CONNECTS: Final = 0  # TCP
 SHAKES: Final = 1  # TLS
 SPEAKS: Final = 2  # the opening handshake of WebSocket
 SERVES: Final = 3  # the session
+
+# A peer that has over `Limits.unsent` bytes to take, and takes less than a 16th of that number within
+# `Limits.unsent_for` seconds, does not read. By default that is 6.5 KB a second: a slow line does not look like it.
+PROGRESS: Final = 16
 
 # What happens to TCP once everything is sent.
 STAYS: Final = 0
@@ -71,7 +76,7 @@ class Link:
 
     __slots__ = (
         "engine sock fd tls session owner slot open_deadline reading "
-        "phase corked dirty unsent low_water draining ending wants_read wants_write"
+        "resting phase corked dirty unsent slow_since slow_size low_water draining ending wants_read wants_write"
     ).split()
 
     def __init__(
@@ -87,13 +92,16 @@ class Link:
         self.open_deadline = open_deadline
         self.phase = SHAKES if self.tls else SPEAKS
         # Read state.
-        self.reading = True
+        self.reading = True  # the owner takes what comes ...
+        self.resting = False  # ... but it came faster than it may
         self.wants_write = False  # TLS has to write before it can read on ...
         self.wants_read = False  # ... or to read before it can write on
         # Write state.
         self.corked = False
         self.dirty = False
         self.unsent: bytearray | None = None
+        self.slow_since = NEVER  # when too much began to wait, or the peer took a part of it last ...
+        self.slow_size = 0  # ... and how much it was then
         self.low_water = 0
         self.draining = False  # the owner wants to hear of low water
         self.ending = STAYS
@@ -111,12 +119,15 @@ class Link:
             self._establish()
             return
         engine = self.engine
-        if not self.reading:
+        if self.session.paused:
             # Unasked, so it is a hang-up. Its bytes and its error keep until reading goes on.
             engine.unwatch(self)
             return
         try:
-            size = self._read_tls() if self.tls else self.sock.recv_into(engine.buffer)
+            if self.session.meter is not None or self.tls:
+                size = self._read_some()
+            else:
+                size = self.sock.recv_into(engine.buffer)
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
@@ -138,22 +149,25 @@ class Link:
                 self.owner.receive_opening(bytes(engine.view[:size]))
         finally:
             self.corked = False
-        if session.out or self.ending:
+        if session.out or self.ending or session.pacer is not None:
             self.flush()
 
     def _half_ended(self) -> None:
         """The peer has ended its half of TCP. What is still to be said goes to the other half first."""
         session = self.session
         self.flush()
-        if session.verdict is not None or (session.over and self.unsent is not None):
+        if session.verdict is not None:
             self.pause_reading()
+        elif session.over and self.buffered:
+            self.pause_reading()
+            self.ending = CLOSES
         elif self.fd >= 0:
             self._ended("remote", "the peer ended TCP without a close frame")
 
-    def open(self) -> None:
-        """The opening handshake succeeded."""
+    def open(self, extension: Extension | None = None) -> None:
+        """The opening handshake succeeded, and `extension` was agreed on."""
         self.phase = SERVES
-        self.session.open(self.engine.time())
+        self.session.open(self.engine.time(), extension)
         self.engine.wheel.add(self)
 
     def feed(self, data: bytes) -> None:
@@ -178,6 +192,10 @@ class Link:
         else:
             session.conclude(now)
         session.attention = False
+        if session.resume_at > now and not self.resting:
+            self.resting = True
+            self._set_paused()
+            self.engine.wheel.add(self)
         if session.state is CLOSING:
             self.engine.wheel.add(self)
             if session.over and self.ending is STAYS:
@@ -193,22 +211,27 @@ class Link:
         """Stop reading: too much waits for the owner."""
         if self.reading:
             self.reading = False
-            self.session.paused = True
-            self._watch()
+            self._set_paused()
 
     def resume_reading(self) -> None:
         if not self.reading and self.fd >= 0:
             self.reading = True
-            self.session.paused = False
+            self._set_paused()
+
+    def _set_paused(self) -> None:
+        session = self.session
+        before = session.paused
+        session.paused = self.resting or not self.reading
+        if session.paused is not before:
             self._watch()
-            if self.tls:
+            if before and self.tls:
                 self.engine.serve_again(self)
 
     def _watch(self) -> None:
         if self.fd < 0:
             return
         # Where TLS wants the one, the other may be ready all the time, and of no use.
-        reads = self.reading and self.phase != CONNECTS and not self.wants_write
+        reads = not self.session.paused and self.phase != CONNECTS and not self.wants_write
         writes = self.wants_write or self.phase == CONNECTS or (self.unsent is not None and not self.wants_read)
         self.engine.watch(self, (READ if reads else 0) | (WRITE if writes else 0))
 
@@ -221,30 +244,37 @@ class Link:
             self.engine.add_dirty(self)
 
     def flush(self) -> None:
-        """Write what the session has to say, as far as the kernel takes it."""
+        """Write what the session has to say, as far as the peer wants it now and the kernel takes it."""
         session = self.session
-        out = session.out
-        if self.unsent is not None or self.phase < SPEAKS:
-            return
-        if out:
-            try:
-                sent = self._write_tls(out) if self.tls else self.sock.send(out)
-            except (BlockingIOError, InterruptedError):
-                sent = 0
-            except OSError as error:
-                self._lost(error)
-                return
-            if sent == len(out):
-                out.clear()
-            else:
-                del out[:sent]
-                self.unsent = out
-                session.out = bytearray()
-                session.blocked = True
-                self._watch()
-                return
-        if self.ending:
-            self._end()
+        waited = 0
+        if self.unsent is None and self.phase >= SPEAKS:
+            if session.pacer is not None:
+                waited = session.waiting
+                session.pace(self.engine.time())
+                self.engine.wheel.add(self)
+            out = session.out
+            if out:
+                try:
+                    sent = self._write_tls(out) if self.tls else self.sock.send(out)
+                except (BlockingIOError, InterruptedError):
+                    sent = 0
+                except OSError as error:
+                    self._lost(error)
+                    return
+                if sent == len(out):
+                    out.clear()
+                else:
+                    del out[:sent]
+                    self.unsent = out
+                    session.out = bytearray()
+                    session.blocked = True
+                    self._watch()
+            if self.ending and self.unsent is None and not session.waiting:
+                self._end()
+        if self.unsent is not None or session.pacer is not None:
+            self._check_slow()
+            if session.waiting < waited:
+                self._check_drained()
 
     def writable(self) -> None:
         """The socket takes bytes again."""
@@ -265,21 +295,45 @@ class Link:
         except OSError as error:
             self._lost(error)
             return
-        del unsent[:sent]
+        if sent:
+            # A sign of life: the pong to a ping of ours comes after all that lies before it.
+            self.session.received_at = self.engine.now
+            del unsent[:sent]
         if not unsent:
             self.unsent = None
             self.session.unblock()
             self.flush()
             if self.unsent is None and self.fd >= 0:
                 self._watch()
+        self._check_slow()
+        self._check_drained()
+
+    def _check_drained(self) -> None:
         if self.draining and self.buffered <= self.low_water:
             self.draining = False
             self.owner.drained()
 
+    def _check_slow(self) -> None:
+        """Note since when more than `limits.unsent` waits for the peer, and it takes next to nothing of it."""
+        waiting = self.buffered
+        most = self.session.limits.unsent
+        if most is None or waiting <= most:
+            self.slow_since = NEVER
+        elif self.slow_since == NEVER or waiting <= self.slow_size - most / PROGRESS:
+            self.slow_since = self.engine.time()
+            self.slow_size = waiting
+            self.engine.wheel.add(self)
+
     @property
     def buffered(self) -> int:
         """Bytes that wait to be sent."""
-        return len(self.session.out) + (0 if self.unsent is None else len(self.unsent))
+        session = self.session
+        return len(session.out) + session.waiting + (0 if self.unsent is None else len(self.unsent))
+
+    @property
+    def is_blocked(self) -> bool:
+        """What is sent has to wait: for the kernel, or for the rate that the peer asked for."""
+        return self.unsent is not None or self.session.pacer is not None
 
     # TCP and TLS come up.
 
@@ -316,10 +370,15 @@ class Link:
         if self.tls and self.fd >= 0:
             self.engine.serve_again(self)  # bytes may wait inside OpenSSL already
 
-    def _read_tls(self) -> int:
+    def _read_some(self) -> int:
+        """Read into the engine's buffer, but no more than the session wants at once."""
+        meter = self.session.meter
+        view = self.engine.view if meter is None else self.engine.view[: meter.read_size]
+        return self._read_tls(view) if self.tls else self.sock.recv_into(view)
+
+    def _read_tls(self, view: memoryview) -> int:
         """Read until OpenSSL wants more, or the buffer is full: a record at a time, into one buffer."""
         engine = self.engine
-        view = engine.view
         size = 0
         if self.wants_read:
             self.wants_read = False
@@ -369,7 +428,8 @@ class Link:
     def deadline(self) -> float:
         if self.session.state is CONNECTING:
             return self.open_deadline
-        return self.session.deadline()
+        due = min(self.session.deadline(), self.slow_since + self.session.limits.unsent_for)
+        return min(due, self.session.resume_at) if self.resting else due
 
     def expire(self, now: float) -> None:
         """A deadline may have passed."""
@@ -384,6 +444,12 @@ class Link:
                 else:
                     self.owner.opening_expired()
         else:
+            if self.resting and now >= session.resume_at:
+                self.resting = False
+                self._set_paused()
+            if now - self.slow_since >= session.limits.unsent_for:
+                self._cut_off(now)
+                return
             session.expire(now)
             if session.state is CLOSED:
                 self.flush()
@@ -392,8 +458,17 @@ class Link:
             if session.attention:
                 self.attend()
             self.flush()
+            self._check_drained()
         if self.fd >= 0:
             self.engine.wheel.add(self)
+
+    def _cut_off(self, now: float) -> None:
+        """The peer does not read. A close frame would wait behind what it does not read, so there is none."""
+        session = self.session
+        if session.failure is None:
+            session.limit = "unsent"
+        past = f"{now - self.slow_since:.1f} s ago"
+        self.abort("remote", f"the peer does not read: {self.buffered} bytes wait for it, hardly fewer than {past}")
 
     # The end.
 
@@ -466,4 +541,5 @@ class Link:
         self.unsent = None
         self.draining = False
         self.session.out = bytearray()  # not cleared: the traceback of `error` may hold a view of it
+        self.session.pacer = None
         self.owner.ended(error)

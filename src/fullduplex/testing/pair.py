@@ -10,14 +10,19 @@
 
 Each `End` drives its session as an engine does. What networks and programs do to a connection is done to it by hand:
 `run` and `deliver` move bytes (`Pair(cut=1)`: one at a time), `pass_time` and `jump` move the clock, `End.block` and
-`End.pause` stop one direction, `End.reset` ends it, `Pair.dead` is a cable that was cut.
+`End.pause` stop one direction, `End.reset` ends it, `Pair.dead` is a cable that was cut. With `Pair(extensions=...)`
+both have the same extensions to agree on, and do.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from ..wire.errors import Who
+from ..wire.extensions import ExtensionFactory, accept_offers, check_answer, check_factories
 from ..wire.opcodes import State
-from ..wire.session import Fragment, Session
+from ..wire.receiver import Fragment
+from ..wire.session import Session
 
 
 class End:
@@ -31,6 +36,8 @@ class End:
         self.sent = bytearray()  # everything, from the beginning
         self.arriving = bytearray()  # sent by the peer, and not received yet
         self.closed = False  # TCP has ended here
+        self._reading = True  # nobody has paused us ...
+        self._resting = False  # ... but what comes came faster than it may
         self._ending = False  # our half of TCP ends once everything is sent
         self._finished = False  # behind what is arriving, TCP ends
         self._unsent = b""  # from before we were blocked
@@ -46,6 +53,8 @@ class End:
         if self.closed or session.paused or not (self.arriving or self._finished):
             return False
         if self.arriving:
+            if session.meter is not None:
+                size = min(size, session.meter.read_size)
             data = bytes(self.arriving[:size])
             del self.arriving[: len(data)]
             session.receive(data, len(data), self._pair.now)
@@ -65,6 +74,9 @@ class End:
             self.acknowledged += session.acknowledged
             session.acknowledged.clear()
             self._ending = session.over and (session.server or session.failure is not None)
+            if session.resume_at > self._pair.now:
+                self._resting = True
+                self._set_paused()
         self.flush()
 
     def flush(self) -> None:
@@ -72,9 +84,10 @@ class End:
         session = self.session
         if self.closed or session.blocked:
             return
+        session.pace(self._pair.now)
         self._send(session.out)
         session.out.clear()
-        if self._ending:
+        if self._ending and not session.waiting:
             if session.failure is None:
                 self._end("local", "")
             else:
@@ -105,14 +118,27 @@ class End:
 
     def pause(self) -> None:
         """From now on nothing is read."""
-        self.session.paused = True
+        self._reading = False
+        self._set_paused()
 
     def resume(self) -> None:
-        """It is read again."""
-        self.session.paused = False
+        """It is read again, as soon as the limits of the session allow it."""
+        self._reading = True
+        self._set_paused()
+
+    def _set_paused(self) -> None:
+        self.session.paused = self._resting or not self._reading
+
+    def deadline(self) -> float:
+        """When `expire` wants to be called; infinity for never."""
+        due = self.session.deadline()
+        return min(due, self.session.resume_at) if self._resting else due
 
     def expire(self) -> None:
         """Look at the clock."""
+        if self._resting and self._pair.now >= self.session.resume_at:
+            self._resting = False
+            self._set_paused()
         self.session.expire(self._pair.now)
         if self.session.state is State.CLOSED:
             self._close()
@@ -137,17 +163,31 @@ class End:
 
 
 class Pair:
-    """Both ends, open, and the clock of both. `cut` is how many bytes are received at a time."""
+    """Both ends, open, and the clock of both.
 
-    def __init__(self, client: Session | None = None, server: Session | None = None, *, cut: int = 65_536) -> None:
+    `cut` is how many bytes are received at a time. `extensions` is what both are willing to agree on, as for `serve`.
+    Raises TypeError and ValueError for extensions that could not work.
+    """
+
+    def __init__(
+        self,
+        client: Session | None = None,
+        server: Session | None = None,
+        *,
+        cut: int = 65_536,
+        extensions: Iterable[ExtensionFactory] = (),
+    ) -> None:
         self.now = 0.0
         self.cut = cut
         self.dead = False  # the cable is cut: what is sent is lost, and nobody is told
         self.client = End(self, Session(False) if client is None else client)
         self.server = End(self, Session(True) if server is None else server)
         self.ends = (self.client, self.server)
-        for end in self.ends:
-            end.session.open(self.now)
+        factories = check_factories(extensions)
+        offers = [(factory.name, offer) for factory in factories for offer in factory.offers()]
+        answer, agreed = accept_offers(factories, offers)
+        self.client.session.open(self.now, check_answer(factories, answer))
+        self.server.session.open(self.now, agreed)
 
     def run(self) -> None:
         """Move bytes until there are none to move."""
@@ -163,7 +203,7 @@ class Pair:
         """Move the clock from deadline to deadline, and the bytes at each: nothing is late."""
         until = self.now + seconds
         self.run()
-        while (due := min(end.session.deadline() for end in self.ends)) <= until:
+        while (due := min(end.deadline() for end in self.ends)) <= until:
             self._expire(max(due, self.now))
             self.run()
         self.now = until

@@ -93,14 +93,17 @@ def head_length(head: bytes) -> int:
     return length
 
 
-def broken_rule(first: int, second: int, server: bool, continues: bool) -> str:
+def broken_rule(first: int, second: int, server: bool, continues: bool, rsv: int = 0) -> str:
     """The rule of section 5 that the first two bytes of a frame break, or an empty string.
 
-    `server`: who reads it. `continues`: a message in fragments is in progress.
+    `server`: who reads it. `continues`: a message in fragments is in progress. `rsv`: the reserved bits that an
+    extension has given a meaning, on the frame that begins a message (RFC 7692, section 6.1).
     """
     opcode = first & OPCODE
-    if first & RSV:
+    if first & RSV & ~rsv:
         return "a reserved bit is set, and no extension gives it a meaning (section 5.2)"
+    if first & RSV and (opcode >= Opcode.CLOSE or opcode == Opcode.CONT):
+        return "a reserved bit is set on a frame that does not begin a message (RFC 7692, section 6.1)"
     if opcode > Opcode.PONG or Opcode.BINARY < opcode < Opcode.CLOSE:
         return f"reserved opcode {opcode} (section 5.2)"
     if server and not second & MASK:

@@ -4,9 +4,9 @@ The law here: settings are checked when a handshake object is made, and a ValueE
 peer sends is checked in `check`, and an InvalidHandshake says which rule it broke. A server's answer never repeats
 what the peer sent: only the error does, for the log.
 
-    server    HeadReader(Request) -> check(request) -> select(request) -> accept(request, subprotocol)
+    server    HeadReader(Request) -> check(request) -> select(request) -> negotiate(request) -> accept(request, ...)
                                         error -> reject(error)
-    client    request() -> ResponseReader -> check(response) -> the subprotocol
+    client    request() -> ResponseReader -> check(response) -> the subprotocol and the extension
 """
 
 from __future__ import annotations
@@ -35,6 +35,15 @@ from .errors import (
     NegotiationError,
     SecurityError,
     excerpt,
+)
+from .extensions import (
+    Extension,
+    ExtensionFactory,
+    accept_offers,
+    check_answer,
+    check_factories,
+    format_extensions,
+    parse_extensions,
 )
 from .headers import Headers, HeadersLike, Request, Response, is_token, split_list
 from .uri import WebSocketURI, split_host
@@ -86,12 +95,14 @@ class ServerHandshake:
         *,
         origins: Origins = SAME_ORIGIN,
         subprotocols: Sequence[str] | None = None,
+        extensions: Sequence[ExtensionFactory] = (),
         server_header: str | None = USER_AGENT,
     ) -> None:
         if isinstance(origins, str):
             raise TypeError("origins is a sequence of origins, not one")
         self._origins = origins if origins is None or origins is SAME_ORIGIN else tuple(origins)
         self._subprotocols = _checked_subprotocols(subprotocols)
+        self._extensions = check_factories(extensions)
         self._headers = Headers() if server_header is None else Headers(Server=server_header)
 
     def check(self, request: Request) -> None:
@@ -118,7 +129,18 @@ class ServerHandshake:
             raise NegotiationError(f"selected a subprotocol that wasn't offered: {selected}", who="local", status=500)
         return selected
 
-    def accept(self, request: Request, subprotocol: str | None = None) -> Response:
+    def negotiate(self, request: Request) -> tuple[str, Extension | None]:
+        """What to answer to the extensions that a checked request offers, and what is agreed then. Section 9.1.
+
+        Raises InvalidHeader for a list that is none.
+        """
+        offered = request.headers.get_all("Sec-WebSocket-Extensions")
+        if not offered:
+            return "", None
+        answer, extension = accept_offers(self._extensions, parse_extensions(offered))
+        return format_extensions(answer), extension
+
+    def accept(self, request: Request, subprotocol: str | None = None, extensions: str = "") -> Response:
         """The response that opens the connection, for a checked request. Section 4.2.2."""
         headers = Headers()
         headers["Upgrade"] = "websocket"
@@ -126,6 +148,8 @@ class ServerHandshake:
         headers["Sec-WebSocket-Accept"] = accept_key(request.headers["Sec-WebSocket-Key"])
         if subprotocol is not None:
             headers["Sec-WebSocket-Protocol"] = subprotocol
+        if extensions:
+            headers["Sec-WebSocket-Extensions"] = extensions
         headers.update(self._headers)
         return Response(101, "Switching Protocols", headers)
 
@@ -182,11 +206,13 @@ class ClientHandshake:
         *,
         origin: str | None = None,
         subprotocols: Sequence[str] | None = None,
+        extensions: Sequence[ExtensionFactory] = (),
         additional_headers: HeadersLike | None = None,
         user_agent_header: str | None = USER_AGENT,
     ) -> None:
         self._path = uri.resource_name
         self._subprotocols = _checked_subprotocols(subprotocols)
+        self._extensions = check_factories(extensions)
         self._key = ""
         given = Headers() if additional_headers is None else Headers(additional_headers)
         for name, parameter in _NOT_GIVEN.items():
@@ -206,6 +232,9 @@ class ClientHandshake:
             self._headers["Origin"] = origin
         if self._subprotocols:
             self._headers["Sec-WebSocket-Protocol"] = ", ".join(self._subprotocols)
+        offers = [(factory.name, offer) for factory in self._extensions for offer in factory.offers()]
+        if offers:
+            self._headers["Sec-WebSocket-Extensions"] = format_extensions(offers)
         if uri.user_info is not None and "Authorization" not in given:
             self._headers["Authorization"] = basic_authorization(*uri.user_info)
         if user_agent_header is not None and "User-Agent" not in given:
@@ -219,8 +248,8 @@ class ClientHandshake:
         headers["Sec-WebSocket-Key"] = self._key
         return Request(self._path, headers)
 
-    def check(self, response: Response) -> str | None:
-        """Give the subprotocol, if the response opens the connection that the last request asked for.
+    def check(self, response: Response) -> tuple[str | None, Extension | None]:
+        """What was agreed, subprotocol and extension, if the response opens the connection that was asked for last.
 
         Raise the error that tells which rule of section 4.1 it breaks otherwise. The numbers are those of its list.
         """
@@ -235,14 +264,15 @@ class ClientHandshake:
             raise InvalidUpgrade("Connection", _joined(connection))
         if (accept := _single(fields, "Sec-WebSocket-Accept")) != accept_key(self._key):  # 4.
             raise InvalidHeader("Sec-WebSocket-Accept", accept)
-        if extensions := fields.get("sec-websocket-extensions"):  # 5.
-            raise NegotiationError(f"extension that wasn't offered: {excerpt(', '.join(extensions))}")
+        extension = None
+        if answer := fields.get("sec-websocket-extensions"):  # 5.
+            extension = check_answer(self._extensions, parse_extensions(answer))
         if "sec-websocket-protocol" not in fields:
-            return None
+            return None, extension
         subprotocol = _single(fields, "Sec-WebSocket-Protocol")
         if subprotocol not in self._subprotocols:  # 6.
             raise NegotiationError(f"subprotocol that wasn't offered: {excerpt(subprotocol)}")
-        return subprotocol
+        return subprotocol, extension
 
 
 # What the handshake itself says, and how a caller has a say in it.
@@ -253,7 +283,7 @@ _NOT_GIVEN = {
     "Sec-WebSocket-Version": "it belongs to the handshake",
     "Sec-WebSocket-Accept": "it belongs to the server",
     "Sec-WebSocket-Protocol": "use subprotocols=",
-    "Sec-WebSocket-Extensions": "it belongs to the handshake",
+    "Sec-WebSocket-Extensions": "use extensions= or compression=",
     "Content-Length": "the request has no body",
     "Transfer-Encoding": "the request has no body",
 }

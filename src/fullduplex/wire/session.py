@@ -12,56 +12,54 @@ frame. A driver therefore does, for each read:
     session.conclude(now), or session.hold(now) while not all of it is taken
     ... send what is in out; once `over`, end the TCP connection ...
 
-Memory: a frame in progress, or a message in fragments, is one growing buffer; nothing is reserved for what was only
-declared. Pongs that cannot leave yet are one pong, the newest (section 5.5.3).
+What comes in is read by the `Receiver` that this class stands on. Pongs that cannot leave yet are one pong, the newest
+(section 5.5.3).
 """
 
 from __future__ import annotations
 
-import codecs
 from typing import Final
 
-from . import limits
-from .codec import FIN, MASK, MAX_HEAD, OPCODE, MaskKeys, append_frame, broken_rule, head_length, head_size, mask
+from .codec import FIN, MaskKeys, append_frame
 from .errors import (
     ConcurrencyError,
     ConnectionClosed,
     ConnectionClosedError,
     ConnectionClosedOK,
-    PayloadTooBig,
     ProtocolError,
     WebSocketException,
     Who,
 )
+from .extensions import Extension, Payload
 from .keepalive import FOREVER, Keepalive
+from .limits import (
+    CLOSE_TIMEOUT,
+    MAX_CONTROL,
+    MAX_MESSAGE,
+    MAX_REASON,
+    PING_INTERVAL,
+    PING_TIMEOUT,
+    UNLIMITED,
+    Limits,
+)
 from .opcodes import Close, CloseCode, Opcode, State, is_sendable
+from .rate import Pacer, make_meter
+from .receiver import Receiver
 from .states import TRANSITIONS, Event
 
 CONNECTING, OPEN, CLOSING, CLOSED = State
 
-NO_LIMIT: Final = 2**63 - 1
-
-TEXT_FRAME: Final = FIN | Opcode.TEXT
-BINARY_FRAME: Final = FIN | Opcode.BINARY
-
 # Seconds that a verdict waits for messages to be taken that came before it: the peer waits for its close frame.
 HOLD: Final = 2.0
+# Seconds that a close frame of ours waits at most for messages before it that the peer wants to have slowly.
+PACED_CLOSE: Final = 60.0
+# Seconds after which an extension is asked to give back what it does not use.
+REST: Final = 20.0
+# Control frames are counted over so many seconds.
+CONTROL_WINDOW: Final = 10.0
 
 
-class Fragment:
-    """A part of a message, in the inbox while `Session.streaming`; `fin` marks the last one."""
-
-    __slots__ = ("data", "fin")
-
-    def __init__(self, data: str | bytes, fin: bool) -> None:
-        self.data = data
-        self.fin = fin
-
-    def __len__(self) -> int:
-        return len(self.data)
-
-
-class Session:
+class Session(Receiver):
     """The state of one connection, either role.
 
     `max_size` bounds a message in bytes, `max_frame` one frame of it. `ping_interval`, `ping_timeout` and
@@ -70,65 +68,48 @@ class Session:
 
     __slots__ = (
         # Settings.
-        "server max_size max_frame max_fragments close_timeout _mask_keys "
+        "limits close_timeout _mask_keys "
         # Read state.
-        "_stash _opcode _fin _key _remaining _control _message _message_opcode _message_size _fragments _valid "
-        "_skipping inbox inbox_head inbox_size streaming deaf paused "
+        "paused resume_at _controls _controls_since "
         # Write state.
-        "out blocked sending _pong "
+        "out blocked sending pacer _pong "
         # Close state.
-        "state rcvd sent rcvd_then_sent verdict _verdict_at failure who detail _close_at "
-        # Keepalive.
-        "received_at acknowledged keepalive attention"
+        "state rcvd sent rcvd_then_sent verdict _verdict_at failure who detail limit _close_at "
+        # Keepalive, and what is looked at now and then.
+        "acknowledged keepalive attention _rest_at _idle_at _idle_looks"
     ).split()
 
     def __init__(
         self,
         server: bool,
         *,
-        max_size: int | None = limits.MAX_MESSAGE,
+        max_size: int | None = MAX_MESSAGE,
         max_frame: int | None = None,
-        max_fragments: int | None = limits.MAX_FRAGMENTS,
-        ping_interval: float | None = limits.PING_INTERVAL,
-        ping_timeout: float | None = limits.PING_TIMEOUT,
-        close_timeout: float | None = limits.CLOSE_TIMEOUT,
+        ping_interval: float | None = PING_INTERVAL,
+        ping_timeout: float | None = PING_TIMEOUT,
+        close_timeout: float | None = CLOSE_TIMEOUT,
+        limits: Limits = UNLIMITED,
         mask_keys: MaskKeys | None = None,
     ) -> None:
+        super().__init__(server, max_size, max_frame, limits.fragments)
+
         # Settings.
-        self.server = server
-        self.max_size = NO_LIMIT if max_size is None else max_size
-        self.max_frame = self.max_size if max_frame is None else min(max_frame, self.max_size)
-        self.max_fragments = NO_LIMIT if max_fragments is None else max_fragments
+        self.limits = limits
         self.close_timeout = FOREVER if close_timeout is None else close_timeout
         # A client's frames are masked, a server's are not. Section 5.1.
         self._mask_keys = None if server else mask_keys or MaskKeys()
 
-        # Read state. The frame in progress ...
-        self._stash = b""  # the head's bytes, while it is incomplete
-        self._opcode = 0
-        self._fin = False
-        self._key = b""  # its mask key, turned to where the payload stands
-        self._remaining = -1  # payload bytes still to come; -1: between two frames
-        self._control = b""  # the payload so far of a control frame
-        # ... the message in progress ...
-        self._message = bytearray()
-        self._message_opcode = 0  # 0: between two messages
-        self._message_size = 0
-        self._fragments = 0
-        self._valid = 0  # so many bytes of it are valid UTF-8
-        self._skipping = False  # nobody wants the rest of it
-        # ... and what is complete. Taken from inbox_head on, so that taking is quick and keeps order.
-        self.inbox: list[str | bytes | Fragment] = []
-        self.inbox_head = 0
-        self.inbox_size = 0
-        self.streaming = False
-        self.deaf = False  # what comes is discarded: after a close frame, after a failure
+        # Read state.
         self.paused = False  # the driver has stopped reading: silence says nothing about the peer
+        self.resume_at = 0.0  # when it may read on, where that is limited
+        self._controls = 0  # control frames in the current window
+        self._controls_since = 0.0
 
         # Write state.
         self.out = bytearray()
         self.blocked = False  # the driver cannot write now
         self.sending = 0  # the opcode of the message that is being sent in fragments
+        self.pacer: Pacer | None = None  # the peer has said how fast it wants to be sent to
         self._pong: bytes | None = None  # waits for the driver to write again
 
         # Close state.
@@ -141,10 +122,13 @@ class Session:
         self.failure: ProtocolError | None = None
         self.who: Who = "network"
         self.detail = ""
+        self.limit = ""  # the name of the limit that ended the connection
         self._close_at = FOREVER
 
-        # Keepalive.
-        self.received_at = 0.0
+        # Keepalive, and what is looked at now and then.
+        self._rest_at = FOREVER  # by the extension
+        self._idle_at = FOREVER  # for `limits.idle_timeout` ...
+        self._idle_looks = 0  # ... and how often there was nothing since
         self.acknowledged: list[tuple[bytes, float]] = []  # (ping, its round trip in seconds)
         self.keepalive = Keepalive(
             FOREVER if ping_interval is None else ping_interval, FOREVER if ping_timeout is None else ping_timeout
@@ -155,11 +139,21 @@ class Session:
 
     # Opening and ending: called by the driver.
 
-    def open(self, now: float) -> None:
-        """The opening handshake succeeded."""
+    def open(self, now: float, extension: Extension | None = None) -> None:
+        """The opening handshake succeeded, and `extension` was agreed on."""
         self._move(Event.OPENED)
         self.received_at = now
         self.keepalive.start(now)
+        self.meter = make_meter(self.limits, now)
+        if self.limits.idle_timeout is not None:
+            self._idle_at = now + self.limits.idle_timeout / 4
+        if extension is not None:
+            self.extension = extension
+            self._sees_all = extension.sees_all
+            self._rsv = extension.rsv
+            self._rest_at = now + REST
+            if extension.send_rate < FOREVER:
+                self.pacer = Pacer(extension.send_rate, now)
 
     def end(self, who: Who, detail: str) -> None:
         """TCP ended: `who` ended it, and `detail` says what was seen. The first word holds."""
@@ -174,7 +168,7 @@ class Session:
 
     @property
     def over(self) -> bool:
-        """Nothing more is to be said: TCP may end once `out` is sent."""
+        """Nothing more is to be said: TCP may end once `out` is sent, and nothing is `waiting`."""
         return self.sent is not None and (self.rcvd is not None or self.failure is not None)
 
     def error(self) -> ConnectionClosed:
@@ -189,206 +183,19 @@ class Session:
     def _move(self, event: Event) -> None:
         self.state = TRANSITIONS[self.state, event]
 
-    # Receiving.
-
-    def receive(self, data: bytes | bytearray, size: int, now: float) -> None:
-        """The first `size` bytes of `data` came from the peer."""
-        self.received_at = now
-        if self.deaf:
-            return
-        at = 0
-        if self._remaining >= 0:
-            at = self._receive_payload(data, 0, size)
-        elif self._stash:
-            at = self._receive_frame(data, 0, size)
-        inbox = self.inbox
-        bit = MASK if self.server else 0
-        longest = self.max_frame
-        usual = self._expects_message()
-        total = 0
-        while at < size:
-            # The usual frame: a whole message, all of it in this buffer, its length in 7 or 16 bits.
-            first = data[at]
-            if usual and (first == BINARY_FRAME or first == TEXT_FRAME) and size - at > 3:
-                length = data[at + 1] - bit
-                start = at + (6 if bit else 2)
-                if length == 126:
-                    length = data[at + 2] << 8 | data[at + 3]
-                    start += 2
-                    if length < 126:
-                        length = -1
-                elif length > 126:
-                    length = -1
-                stop = start + length
-                if start <= stop <= size and length <= longest:
-                    message: str | bytes
-                    if bit:
-                        message = mask(data[start:stop], data[start - 4 : start])
-                    else:
-                        message = bytes(data[start:stop])
-                    if first == TEXT_FRAME:
-                        try:
-                            message = str(message, "utf-8")
-                        except UnicodeDecodeError as error:
-                            self._fail(CloseCode.INVALID_DATA, f"invalid UTF-8 in a text message: {error.reason}")
-                            break
-                    inbox.append(message)
-                    total += len(message)
-                    at = stop
-                    continue
-            at = self._receive_frame(data, at, size)
-            usual = self._expects_message()
-        self.inbox_size += total
-
-    def _expects_message(self) -> bool:
-        """The next frame may be a whole message, to be delivered as such."""
-        return not (self.deaf or self._message_opcode or self.streaming)
-
-    def _receive_frame(self, data: bytes | bytearray, at: int, size: int) -> int:
-        """Read any frame, or what there is of it; return where it stopped."""
-        if self.deaf:
-            return size
-        at = self._receive_head(data, at, size)
-        return at if self._remaining < 0 else self._receive_payload(data, at, size)
-
-    def _receive_head(self, data: bytes | bytearray, at: int, size: int) -> int:
-        """Read a frame's head from `at` on, or as much as there is; return where it stopped."""
-        held = len(self._stash)
-        head = self._stash + data[at : min(size, at + MAX_HEAD - held)]
-        self._stash = head
-        if len(head) < 2:
-            return size
-        rule = broken_rule(head[0], head[1], self.server, self._message_opcode != 0)
-        if rule:
-            self._fail(CloseCode.PROTOCOL_ERROR, rule)
-            return size
-        need = head_size(head[1])
-        if len(head) < need:
-            return size
-        self._stash = b""
-        length = head_length(head)
-        opcode = head[0] & OPCODE
-        if length < 0:
-            self._fail(CloseCode.PROTOCOL_ERROR, "a length that is not in its shortest form (section 5.2)")
-        elif length >= 2**63:
-            self._fail(CloseCode.PROTOCOL_ERROR, "a length with its highest bit set (section 5.2)")
-        elif opcode < Opcode.CLOSE and length > min(self.max_frame, self.max_size - self._message_size):
-            self._fail_too_big(length)
-        elif opcode < Opcode.CLOSE and self._fragments == self.max_fragments:
-            rule = f"more than {self.max_fragments} fragments in a message"
-            self._fail(CloseCode.MESSAGE_TOO_BIG, rule, PayloadTooBig)
-        else:
-            self._opcode = opcode
-            self._fin = head[0] & FIN != 0
-            self._key = head[need - 4 : need] if self.server else b""
-            self._remaining = length
-            if opcode < Opcode.CLOSE:
-                self._fragments += 1
-                self._message_size += length
-                if opcode != Opcode.CONT:
-                    self._message_opcode = opcode
-        return at + need - held
-
-    def _receive_payload(self, data: bytes | bytearray, at: int, size: int) -> int:
-        """Read what there is of the payload of the frame in progress; return where it stopped."""
-        length = min(self._remaining, size - at)
-        piece = data[at : at + length]
-        if self.server:
-            key = self._key
-            piece = mask(piece, key)
-            self._key = key[length & 3 :] + key[: length & 3]
-        self._remaining -= length
-        if self._opcode >= Opcode.CLOSE:
-            self._control += piece
-            if not self._remaining:
-                self._remaining = -1
-                payload, self._control = self._control, b""
-                self._receive_control(self._opcode, payload)
-        else:
-            self._message += piece
-            complete = not self._remaining and self._fin
-            if self._message_opcode == Opcode.TEXT and not self._is_utf8(complete):
-                return size
-            if not self._remaining:
-                self._remaining = -1
-                if complete or self.streaming:
-                    self._deliver(complete)
-        return at + length
-
-    def _is_utf8(self, complete: bool) -> bool:
-        """Check what is new of a text message, so that it fails at its first wrong byte. Section 8.1."""
-        message = self._message
-        try:
-            self._valid += codecs.utf_8_decode(memoryview(message)[self._valid :], "strict", complete)[1]
-            # The decoder waits for the last byte of a surrogate, though no byte can make it valid.
-            if message[self._valid : self._valid + 1] == b"\xed" and message[self._valid + 1 :] >= b"\xa0":
-                str(message[self._valid :] + b"\x80", "utf-8")
-        except UnicodeDecodeError as error:
-            self._fail(CloseCode.INVALID_DATA, f"invalid UTF-8 in a text message: {error.reason}")
-            return False
-        return True
-
-    def _deliver(self, complete: bool) -> None:
-        """Move the message in progress, or while `streaming` the part of it that can be shown, to the inbox."""
-        message = self._message
-        data: str | bytes
-        if self._message_opcode == Opcode.TEXT:
-            data = str(memoryview(message)[: self._valid], "utf-8")
-            rest = message[self._valid :]
-        else:
-            data = bytes(message)
-            rest = bytearray()
-        if not self._skipping:
-            self.inbox.append(Fragment(data, complete) if self.streaming else data)
-            self.inbox_size += len(data)
-        self._message = rest
-        self._valid = 0
-        if complete:
-            self._message_opcode = 0
-            self._message_size = 0
-            self._fragments = 0
-            self.streaming = False
-            self._skipping = False
-
-    def stream(self) -> None:
-        """Deliver the next message, or the one in progress, in `Fragment`s as its frames come."""
-        self.streaming = True
-        if self._message_opcode and self._remaining < 0:
-            self._deliver(False)
-
-    def skip(self) -> None:
-        """Drop what is left of a message that is being delivered in fragments."""
-        self.streaming = self._skipping = self.streaming and self._message_opcode != 0
-        self._keep([item for item in self.inbox[self.inbox_head :] if not isinstance(item, Fragment)])
-
-    def drop(self, kept: int) -> None:
-        """Keep so many messages of the inbox, the oldest."""
-        self._keep(self.inbox[self.inbox_head :][:kept])
-
-    def _keep(self, messages: list[str | bytes | Fragment]) -> None:
-        self.inbox[:] = messages
-        self.inbox_head = 0
-        self.inbox_size = sum(map(len, messages))
-
-    def take(self) -> str | bytes | Fragment:
-        """Take the oldest of the inbox, which must not be empty."""
-        inbox, head = self.inbox, self.inbox_head
-        message = inbox[head]
-        inbox[head] = ""  # its memory is the taker's
-        head += 1
-        if head == len(inbox):
-            inbox.clear()
-            head = 0
-        elif head == 64:
-            del inbox[:head]
-            head = 0
-        self.inbox_size -= len(message)
-        self.inbox_head = head
-        return message
-
     # Control frames, section 5.5.
 
     def _receive_control(self, opcode: int, payload: bytes) -> None:
+        rate = self.limits.control_frames_per_second
+        if rate is not None:
+            if self.received_at - self._controls_since >= CONTROL_WINDOW:
+                self._controls_since = self.received_at
+                self._controls = 0
+            self._controls += 1
+            if self._controls > rate * CONTROL_WINDOW:
+                rule = f"more than {rate:.12g} control frames a second"
+                self._fail(CloseCode.POLICY_VIOLATION, rule, limit="control_frames_per_second")
+                return
         if opcode == Opcode.PING:
             if self.blocked:
                 self._pong = payload
@@ -430,23 +237,30 @@ class Session:
 
     # The verdict: fail the connection, section 7.1.7.
 
-    def _fail(self, code: CloseCode, rule: str, kind: type[ProtocolError] = ProtocolError) -> None:
-        """The peer broke `rule`: close with `code`, hear no more."""
+    def _fail(self, code: int, rule: str, kind: type[ProtocolError] = ProtocolError, limit: str = "") -> None:
+        """The peer broke `rule`, or a limit of ours: close with `code`, hear no more."""
         self.failure = kind(code, rule)
+        self.limit = limit
         self.who = "remote"
         self.detail = rule
-        self.verdict = Close(code, rule)
+        # The rule may be an extension's, in any words; a character that is cut in two would be a broken rule of ours.
+        self.verdict = Close(code, rule.encode(errors="replace")[:MAX_REASON].decode(errors="ignore"))
         self.deaf = True
         self.attention = True
         self._message = bytearray()
         self._message_opcode = 0
 
-    def _fail_too_big(self, length: int) -> None:
-        if length > self.max_size - self._message_size:
-            rule = f"a message of {self._message_size + length} bytes is over the limit of {self.max_size}"
+    def _measure(self, size: int, messages: int) -> None:
+        meter = self.meter
+        assert meter is not None
+        wait = meter.spend(size, messages, self.received_at)
+        if not wait or self.deaf:
+            return
+        if meter.closes:
+            self._fail(CloseCode.POLICY_VIOLATION, meter.rule, limit=meter.limit)
         else:
-            rule = f"a frame of {length} bytes is over the limit of {self.max_frame}"
-        self._fail(CloseCode.MESSAGE_TOO_BIG, rule, PayloadTooBig)
+            self.resume_at = self.received_at + wait
+            self.attention = True
 
     def conclude(self, now: float) -> None:
         """The messages before the verdict are delivered: send its close frame."""
@@ -459,34 +273,68 @@ class Session:
         if self._verdict_at == FOREVER:
             self._verdict_at = now + min(HOLD, self.close_timeout)
 
-    # Sending. What is said here leaves with the driver's next write.
+    # Sending. What is said here leaves with the driver's next write, or when its turn has come.
 
-    def _append(self, first: int, payload: bytes | bytearray | memoryview) -> None:
+    def _append(self, first: int, payload: Payload) -> None:
         keys = self._mask_keys
         append_frame(self.out, first, payload, None if keys is None else keys.next())
 
-    def send(self, first: int, payload: bytes | bytearray | memoryview) -> None:
+    def _append_data(self, first: int, payload: Payload) -> None:
+        self.active = True
+        if self.pacer is None:
+            self._append(first, payload)
+        else:
+            self.pacer.add(first, payload)
+
+    def send(self, first: int, payload: Payload, compress: bool | None = None) -> None:
         """Send a message in one frame, whose first byte is `first`. Section 5.6.
 
+        `compress` is a word to the extension: False or True for this one message, None for whatever it does by itself.
         Raises ConnectionClosed; ConcurrencyError inside a message that is being sent in fragments (section 5.4).
         """
         if self.state is not OPEN or self.sending:
             raise self._refusal()
+        if self.extension is not None:
+            first, payload = self.extension.encode(first, payload, compress)
+            self._append_data(first, payload)
+            return
+        self.active = True
         keys = self._mask_keys
         append_frame(self.out, first, payload, None if keys is None else keys.next())
 
-    def send_fragment(self, opcode: int, payload: bytes | bytearray | memoryview, fin: bool) -> None:
+    def send_fragment(self, opcode: int, payload: Payload, fin: bool, compress: bool | None = None) -> None:
         """Send a part of a message, of TEXT or BINARY; `fin` marks the last. Raises ConnectionClosed. Section 5.4."""
         if self.state is not OPEN:
             raise self.error()
-        self._append((FIN if fin else 0) | (Opcode.CONT if self.sending else opcode), payload)
+        first = (FIN if fin else 0) | (Opcode.CONT if self.sending else opcode)
+        if self.extension is not None:
+            first, payload = self.extension.encode(first, payload, compress)
+        self._append_data(first, payload)
         self.sending = 0 if fin else opcode
 
-    def send_frame(self, frame: bytes) -> None:
-        """Send a message as a frame that a server made once for many. Raises as `send` does."""
+    def send_shared(self, first: int, payload: Payload, frame: bytes) -> None:
+        """Send a message that was encoded for many, `frame` being the whole of a server's frame. Raises as `send`."""
         if self.state is not OPEN or self.sending:
             raise self._refusal()
-        self.out += frame
+        if self.extension is not None:
+            self.extension.pass_shared(first)
+        if self.server and self.pacer is None:
+            self.active = True
+            self.out += frame
+        else:
+            self._append_data(first, payload)
+
+    def pace(self, now: float) -> None:
+        """Move to `out` what the peer is willing to receive by now. The driver calls it before it writes."""
+        pacer = self.pacer
+        if pacer is not None and pacer.waiting:
+            self.active = True  # what waits for its turn is on its way
+            pacer.release(now, self._append)
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that wait for their turn, since the peer has said how fast it wants to be sent to."""
+        return 0 if self.pacer is None else self.pacer.waiting
 
     def _refusal(self) -> WebSocketException:
         if self.state is OPEN:
@@ -514,8 +362,8 @@ class Session:
         self._append(FIN | Opcode.PONG, data)
 
     def _check_control(self, data: bytes) -> None:
-        if len(data) > limits.MAX_CONTROL:
-            raise ValueError(f"a control frame holds at most {limits.MAX_CONTROL} bytes (RFC 6455, section 5.5)")
+        if len(data) > MAX_CONTROL:
+            raise ValueError(f"a control frame holds at most {MAX_CONTROL} bytes (RFC 6455, section 5.5)")
 
     def close(self, code: int | None, reason: str, now: float) -> None:
         """Begin the closing handshake, once. `code` None sends no code. Section 7.1.2.
@@ -528,21 +376,30 @@ class Session:
             code = CloseCode.NO_STATUS_RCVD
         elif not is_sendable(code):
             raise ValueError(f"close code {code} may not be sent (RFC 6455, section 7.4)")
-        if len(reason.encode()) > limits.MAX_REASON:
-            raise ValueError(f"a close reason holds at most {limits.MAX_REASON} bytes (RFC 6455, section 5.5)")
+        if len(reason.encode()) > MAX_REASON:
+            raise ValueError(f"a close reason holds at most {MAX_REASON} bytes (RFC 6455, section 5.5)")
         if self.state is OPEN and self.sent is None:
             if self.rcvd is None and self.failure is None:
                 self.who = "local"
             self._send_close(Close(code, reason), now)
 
     def _send_close(self, close: Close, now: float) -> None:
-        payload = close.code.to_bytes(2, "big") + close.reason.encode()[: limits.MAX_REASON]
-        self._append(FIN | Opcode.CLOSE, b"" if close.code == CloseCode.NO_STATUS_RCVD else payload)
+        payload = close.code.to_bytes(2, "big") + close.reason.encode()
+        if close.code == CloseCode.NO_STATUS_RCVD:
+            payload = b""
+        self._close_at = now + self.close_timeout
+        pacer = self.pacer
+        if pacer is None:
+            self._append(FIN | Opcode.CLOSE, payload)
+        else:
+            if self.failure is not None:
+                pacer.clear()
+            self._close_at += min(pacer.seconds(), PACED_CLOSE)
+            pacer.add(FIN | Opcode.CLOSE, payload)
         self.sent = close
         if self.rcvd is not None:
             self.rcvd_then_sent = True
         self._pong = None
-        self._close_at = now + self.close_timeout
         self._move(Event.CLOSE_SENT)
         self.attention = True
 
@@ -560,13 +417,19 @@ class Session:
     def deadline(self) -> float:
         """When `expire()` wants to be called, on the clock of `now`; infinity for never."""
         if self.state is OPEN:
-            return self.keepalive.deadline() if self.verdict is None else self._verdict_at
-        if self.state is CLOSING:
-            return self._close_at
-        return FOREVER
+            if self.verdict is None:
+                due = min(self.keepalive.deadline(), self._rest_at, self._idle_at)
+            else:
+                due = self._verdict_at
+        elif self.state is CLOSING:
+            due = self._close_at
+        else:
+            return FOREVER
+        return due if self.pacer is None else min(due, self.pacer.deadline())
 
     def expire(self, now: float) -> None:
         """Time has passed: send a ping, or give up on a peer that is silent. Does nothing before `deadline()`."""
+        self.pace(now)
         if self.state is CLOSING:
             if now >= self._close_at:
                 self.end("remote", f"the peer did not end the closing handshake within {self.close_timeout:g} s")
@@ -582,3 +445,25 @@ class Session:
             ping = keepalive.next_ping(now, self.paused)
             if ping is not None:
                 self._append(FIN | Opcode.PING, ping)
+            if now >= self._rest_at:
+                self._rest_at = now + REST
+                assert self.extension is not None
+                self.extension.rest()
+            if now >= self._idle_at:
+                self._check_idle(now)
+
+    def _check_idle(self, now: float) -> None:
+        """Activity has no clock; so it is looked for four times in a timeout."""
+        timeout = self.limits.idle_timeout
+        assert timeout is not None
+        self._idle_at = now + timeout / 4
+        if self.active:
+            self.active = False
+            self._idle_looks = 0
+            return
+        self._idle_looks += 1
+        if self._idle_looks == 4:
+            self.who = "local"
+            self.limit = "idle_timeout"
+            self.detail = f"no message for {timeout:g} s"
+            self._send_close(Close(CloseCode.GOING_AWAY, self.detail), now)

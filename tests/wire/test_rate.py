@@ -220,11 +220,11 @@ class TestMeter:
     @pytest.mark.parametrize(
         ("bytes_per_second", "messages_per_second", "size"),
         [
-            (1, None, 1024),
+            (1, None, 128),
             (1024, None, 1024),
             (100_000, None, 100_000),
             (10**9, None, 262_144),
-            (None, 0.5, 1024),
+            (None, 0.5, 128),
             (None, 1000, 16_000),
             (None, 10**6, 262_144),
             (5000, 1000, 5000),

@@ -1,7 +1,8 @@
 """The conversation of `fullduplex demo`: what both sides say, and what each notes of it.
 
 Both sides `talk`: they send all their messages before they read the first of the other's. So the messages cross, all
-with all, however the system schedules the two processes.
+with all, however the system schedules the two processes. Then the server has a large message for the client, which has
+said how fast it wants to be sent to.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from .. import Close, Connection, ConnectionClosed, Request, Response, ServerConnection, connect, serve
+from ..extensions import TransferRate
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 HOST: Final = "127.0.0.1"
 COUNT: Final = 5  # messages of each side
 PACE: Final = 0.001  # seconds between them, so that each leaves on its own
+RATE: Final = 100_000  # bytes a second that the client wants to be sent
+PARCEL: Final = bytes(range(250)) * 240
 PING: Final = b"still there?"
 GOODBYE: Final = Close(1000, "that was it")
 
@@ -63,9 +67,21 @@ class Notes:
 @dataclass
 class ServerNotes(Notes):
     accepted: int = 0  # TCP connections
+    parcel_at: float = 0.0  # it was sent ...
+    overtaken: int = 0  # ... and then a ping, which went before so many bytes of it
+    overtaken_at: float = 0.0
+    latency: float = 0.0  # of that ping
     request_at: float = 0.0
     response_at: float = 0.0
     exit_code: int = -1  # of its process
+
+    async def send_parcel(self, ws: Connection) -> None:
+        self.parcel_at = time.monotonic()
+        sending = ws.send(PARCEL, compress=False)
+        self.overtaken = ws.buffered_amount
+        self.overtaken_at = time.monotonic()
+        self.latency = await (await ws.ping())
+        await sending
 
     @classmethod
     def from_json(cls, line: bytes) -> ServerNotes:
@@ -84,6 +100,8 @@ class ClientNotes(Notes):
     opened_at: float = 0.0
     request: Request | None = None
     response: Response | None = None
+    parcel: list[bytes] = field(default_factory=list)  # in parts, as they came ...
+    parcel_at: list[float] = field(default_factory=list)  # ... and when
     ping_at: float = 0.0
     pong_at: float = 0.0
     latency: float = 0.0
@@ -91,6 +109,11 @@ class ClientNotes(Notes):
     bytes_sent: int = 0
     bytes_received: int = 0
     step: str = "the server listened"  # what was to come next
+
+    async def take_parcel(self, ws: Connection) -> None:
+        async for part in ws.recv_streaming(decode=False):
+            self.parcel_at.append(time.monotonic())
+            self.parcel.append(part)
 
 
 class CountingSocket(socket.socket):
@@ -122,11 +145,13 @@ async def call(port: int, notes: ClientNotes) -> None:
         raise
     notes.connected_at = time.monotonic()
     notes.step = "the connection was open"
-    ws = await connect(f"ws://{HOST}:{port}/demo", sock=sock)
+    ws = await connect(f"ws://{HOST}:{port}/demo", sock=sock, extensions=[TransferRate(receive=RATE)])
     notes.opened_at = time.monotonic()
     notes.request, notes.response = ws.request, ws.response
     notes.step = "all messages had come"
     await notes.talk(ws, "client")
+    notes.step = "the large message had come"
+    await notes.take_parcel(ws)
     notes.step = "the pong had come"
     await asyncio.sleep(0)  # out of the engine's tick: in it, time is that of its begin
     notes.ping_at = time.monotonic()
@@ -171,6 +196,7 @@ async def _serve_once() -> None:
     async def answer(ws: ServerConnection) -> None:
         with suppress(ConnectionClosed):
             await notes.talk(ws, "server")
+            await notes.send_parcel(ws)
             async for message in ws:
                 notes.note_message(message)
         notes.close_at = time.monotonic()
@@ -179,7 +205,13 @@ async def _serve_once() -> None:
         over.set()
 
     async with serve(
-        answer, HOST, 0, process_request=note_request, process_response=note_response, create_connection=Accepted
+        answer,
+        HOST,
+        0,
+        extensions=[TransferRate()],
+        process_request=note_request,
+        process_response=note_response,
+        create_connection=Accepted,
     ) as server:
         print(server.sockets[0].getsockname()[1], flush=True)
         await over.wait()

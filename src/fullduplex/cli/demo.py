@@ -13,8 +13,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
-from .. import Close, ConnectionClosed, InvalidHandshake, build_info
-from .conversation import COUNT, GOODBYE, PING, ClientNotes, ServerNotes, call
+from .. import Close, ConnectionClosed, Headers, InvalidHandshake, build_info
+from ..wire.rate import BURST
+from .conversation import COUNT, GOODBYE, PARCEL, PING, RATE, ClientNotes, ServerNotes, call
 from .text import BOLD, CYAN, DIM, GREEN, RED, YELLOW, Failure, Paint, harmless
 
 SUMMARY = "show a real conversation of a server and a client, and check it"
@@ -24,7 +25,7 @@ step is checked: the exit code is 0 if all was as it should be, 1 if not.
 """
 
 SERVER: Final = (sys.executable, "-c", "from fullduplex.cli.conversation import serve_once; serve_once()")
-TIME_LIMIT: Final = 8.0  # seconds for all of it, which takes a part of one: only what hangs meets this
+TIME_LIMIT: Final = 8.0  # seconds for all of it, which takes about one: only what hangs meets this
 END_LIMIT: Final = 1.0  # for the server's process to end when it is told to
 
 TO_SERVER: Final = "client ────▶ server"
@@ -125,6 +126,7 @@ def inspect(client: ClientNotes, server: ServerNotes) -> Iterator[Step]:
     yield _tcp(client)
     yield _http(client, server)
     yield _messages(client, server)
+    yield _rate(client, server)
     yield _ping(client)
     yield _close(client, server)
     yield _counts(client, server)
@@ -191,6 +193,48 @@ def _sent_first(side: ClientNotes | ServerNotes) -> bool:
     return not side.unsent and max(side.sent_at, default=0.0) < min(side.received_at, default=0.0)
 
 
+def _rate(client: ClientNotes, server: ServerNotes) -> Step:
+    request, response = client.request, client.response
+    assert request is not None
+    assert response is not None
+    wish = f"transfer-rate; receive={RATE}"
+    is_agreed = wish in _extensions(request.headers) and "transfer-rate" in _extensions(response.headers)
+    # How many bytes were there after how many seconds.
+    there = [(sum(map(len, client.parcel[: n + 1])), at - server.parcel_at) for n, at in enumerate(client.parcel_at)]
+    size, took = there[-1]
+    return Step(
+        f"Transfer rate (the client has asked for it in its request: {wish})",
+        [
+            Row(
+                server.parcel_at,
+                client.parcel_at[-1],
+                TO_CLIENT,
+                f"one message of {size:,} bytes; there were",
+                [f"{total:7,} bytes after {_ms(seconds):>7} ms" for total, seconds in there],
+            ),
+            Row(
+                server.overtaken_at,
+                server.overtaken_at + server.latency,
+                THERE_AND_BACK,
+                f"a ping of the server, and its pong after {_ms(server.latency)} ms",
+            ),
+        ],
+        checks=[
+            (is_agreed, f"both agreed on {RATE:,} bytes a second"),
+            (b"".join(client.parcel) == PARCEL, "the large message came whole"),
+            (
+                all(total <= RATE * (BURST + seconds) for total, seconds in there),
+                f"no more than {RATE * BURST:,.0f} bytes at once, then {RATE:,} a second: it took {_ms(took)} ms",
+            ),
+            (server.overtaken > 0, f"the ping went before {server.overtaken:,} bytes of it"),
+        ],
+    )
+
+
+def _extensions(headers: Headers) -> list[str]:
+    return ", ".join(headers.get_all("Sec-WebSocket-Extensions")).split(", ")
+
+
 def _ping(client: ClientNotes) -> Step:
     took = client.pong_at - client.ping_at
     return Step(
@@ -219,19 +263,21 @@ def _close(client: ClientNotes, server: ServerNotes) -> Step:
 
 def _counts(client: ClientNotes, server: ServerNotes) -> Step:
     sent, received, what = client.bytes_sent, client.bytes_received, "of TCP payload, counted at the client's socket"
+    counts = [len(server.received), len(client.received) + 1]  # the large one
     message_bytes = [sum(len(text.encode()) for text in side.received) for side in (server, client)]
+    message_bytes[1] += sum(map(len, client.parcel))
     if not sent and not received:  # an engine that calls the kernel itself does not use the counting methods
         (sent, received), what = message_bytes, "of messages, without frames and heads"
     return Step(
         "Counts",
         lines=[
             f"{'':16} {'────▶':>7} {'◀────':>7}",
-            f"{'messages':16} {len(server.received):7} {len(client.received):7}",
+            f"{'messages':16} {counts[0]:7} {counts[1]:7}",
             f"{'bytes':16} {sent:7} {received:7}   {what}",
             f"{'TCP connections':16} {server.accepted:7} {'':7}   accepted by the server",
         ],
         checks=[
-            (len(server.received) == len(client.received) == COUNT, f"{COUNT} messages in each direction"),
+            (counts == [COUNT, COUNT + 1], f"{COUNT} messages to the server, {COUNT + 1} to the client"),
             (sent >= message_bytes[0] and received >= message_bytes[1], "no fewer bytes than the messages have"),
             (server.accepted == 1, "one TCP connection for all of it"),
             (server.exit_code == 0, "the server's process has ended, with exit code 0"),

@@ -128,7 +128,7 @@ class Meter:
         self._messages = _bucket(limits.messages_per_second, now)
         # Bytes to read at once: about a second's worth, since a pause is as long as what was read before it was much.
         most = min(limits.bytes_per_second or FOREVER, 16 * (limits.messages_per_second or FOREVER), 262_144.0)
-        self.read_size = max(1024, int(most))
+        self.read_size = max(128, int(most))
 
     def spend(self, size: int, messages: int, now: float) -> float:
         """So much was read: give the seconds after which to read on, 0 if it was in the rate."""

@@ -9,6 +9,8 @@ from hypothesis import settings
 from fullduplex.wire import deflate
 from support import LoopFactory
 
+pytest.register_assert_rewrite("e2e.tools")  # for tests of `api`, too
+
 # Time on a shared machine says nothing about an example.
 settings.register_profile("fullduplex", deadline=None)
 settings.load_profile("fullduplex")

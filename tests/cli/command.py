@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 import os
 import pty
 import subprocess
@@ -98,6 +99,7 @@ class Terminal:
     def __init__(self) -> None:
         self.user, self.fd = pty.openpty()
         self.seen = ""
+        self._decode = codecs.getincrementaldecoder("utf-8")().decode  # a read may end inside a character
 
     def __enter__(self) -> Terminal:
         return self
@@ -132,5 +134,5 @@ class Terminal:
             data = os.read(self.user, 65_536)
         except OSError:  # Linux: nobody has the other end any more
             data = b""
-        self.seen += data.decode()
+        self.seen += self._decode(data)
         return data

@@ -139,7 +139,7 @@ async def test_input_that_the_server_does_not_take_stays_where_it_is() -> None:
         await ws.wait_closed()
 
     reading, writing = os.pipe()
-    async with library.serve(ignore, "127.0.0.1", 0, max_queue=1) as listener:
+    async with library.serve(ignore, "127.0.0.1", 0, max_queue=1, compression=None) as listener:
         url = f"ws://127.0.0.1:{listener.sockets[0].getsockname()[1]}/"
         process = await begin("connect", url, stdin=reading)
         os.close(reading)

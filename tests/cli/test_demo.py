@@ -42,6 +42,10 @@ def test_all_of_it_in_a_pipe() -> None:
         "HTTP/1.1 101 Switching Protocols",
         "Sec-WebSocket-Accept: ",
         "✓ all 5 of the client crossed all 5 of the server",
+        "transfer-rate; receive=100000",
+        "one message of 60,000 bytes",
+        "60,000 bytes after",
+        "✓ both agreed on 100,000 bytes a second",
         "ping 'still there?', and its pong",
         "✓ the round trip took",
         "client ────▶ server  close 1000 (normal closure)",
@@ -160,6 +164,34 @@ def still_unsent(_: ClientNotes, server: ServerNotes) -> None:
     server.unsent = 1
 
 
+@spoil("both agreed")
+def rate_not_asked_for(client: ClientNotes, _: ServerNotes) -> None:
+    assert client.request is not None
+    del client.request.headers["Sec-WebSocket-Extensions"]
+
+
+@spoil("both agreed")
+def rate_declined(client: ClientNotes, _: ServerNotes) -> None:
+    assert client.response is not None
+    del client.response.headers["Sec-WebSocket-Extensions"]
+    client.response.headers["Sec-WebSocket-Extensions"] = "permessage-deflate"
+
+
+@spoil("came whole")
+def large_message(client: ClientNotes, _: ServerNotes) -> None:
+    client.parcel[1], client.parcel[0] = client.parcel[0][:-1] + b"!", client.parcel[1]
+
+
+@spoil("at once, then")
+def rate(client: ClientNotes, server: ServerNotes) -> None:
+    client.parcel_at = [server.parcel_at + 0.3] * len(client.parcel_at)
+
+
+@spoil("the ping went before")
+def ping_waited(_: ClientNotes, server: ServerNotes) -> None:
+    server.overtaken = 0
+
+
 @spoil("the round trip")
 def no_latency(client: ClientNotes, _: ServerNotes) -> None:
     client.latency = -1.0
@@ -207,7 +239,7 @@ def test_bytes_without_the_counting_socket(good: Notes) -> None:
     client.bytes_sent = client.bytes_received = 0
     assert wrong((client, server)) == []
     text = "\n".join(line for step in demo.inspect(client, server) for line in step.lines)
-    assert re.search(r"bytes +115 +115 +of messages, without", text)
+    assert re.search(r"bytes +115 +60115 +of messages, without", text)
 
 
 # Servers that do wrong.

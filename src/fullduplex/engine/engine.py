@@ -316,6 +316,7 @@ class Engine:
         self.host.detach(self)
         for link in list(self.links.values()):
             if link.session.state is OPEN:
+                link.session.pacer = None  # a goodbye cannot wait any more
                 link.session.close(CloseCode.GOING_AWAY, "", self.time())
             link.flush()
             link.abort("local", "the event loop ended")

@@ -92,8 +92,9 @@ class Limits:
     the peer down and nothing is lost; or "close" with 1008."""
 
     unsent: int | None = 1_048_576
-    """Bytes that may wait for a peer that does not read, longer than `unsent_for`; then its connection is ended.
-    Default: one message of the largest default size."""
+    """Bytes that may wait for a peer that does not read, longer than `unsent_for`; then its connection is ended. A peer
+    that takes a 16th of so much in that time reads, as long as what waits grows less. Default: one message of the
+    largest default size."""
 
     unsent_for: float = 10.0
     """Seconds for the above. Default: half a keepalive interval."""

@@ -6,7 +6,7 @@ import pytest
 
 from peers import tls
 
-pytest.register_assert_rewrite("interop.libraries")
+pytest.register_assert_rewrite("interop.libraries", "interop.compressing", "interop.tap")
 
 
 @pytest.fixture(scope="session")

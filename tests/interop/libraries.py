@@ -50,9 +50,6 @@ class Peer(Protocol):
 
     @property
     def subprotocol(self) -> str | None: ...
-    @property
-    def request_headers(self) -> Any:
-        """Of the opening handshake."""
 
 
 class WebsocketsPeer:
@@ -63,7 +60,6 @@ class WebsocketsPeer:
         self.recv = ws.recv
         self.leave = ws.close
         self.subprotocol = ws.subprotocol
-        self.request_headers = ws.request.headers
 
     async def ping(self, payload: bytes) -> None:
         await (await self.ws.ping(payload))
@@ -77,11 +73,10 @@ class WebsocketsPeer:
 
 
 class AiohttpPeer:
-    def __init__(self, ws: Any, subprotocol: str | None, request_headers: Any) -> None:
+    def __init__(self, ws: Any, subprotocol: str | None) -> None:
         self.ws = ws
         self.leave = ws.close
         self.subprotocol = subprotocol
-        self.request_headers = request_headers
 
     async def send(self, message: Data) -> None:
         await (self.ws.send_str if isinstance(message, str) else self.ws.send_bytes)(message)
@@ -150,7 +145,7 @@ async def aiohttp_client(uri: str, wish: Wish) -> AsyncIterator[Peer]:
             autoping=wish.autoping,
         ) as ws,
     ):
-        yield AiohttpPeer(ws, ws.protocol, ws._response.request_info.headers)
+        yield AiohttpPeer(ws, ws.protocol)
 
 
 @asynccontextmanager
@@ -160,7 +155,7 @@ async def aiohttp_server(accepted: Callable[[Peer], None], wish: Wish) -> AsyncI
     async def handler(request: Any) -> Any:
         ws = web.WebSocketResponse(protocols=wish.subprotocols, compress=wish.compression, autoping=wish.autoping)
         await ws.prepare(request)
-        accepted(AiohttpPeer(ws, ws.ws_protocol, request.headers))
+        accepted(AiohttpPeer(ws, ws.ws_protocol))
         await leaving.wait()
         return ws
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import sys
 import tracemalloc
@@ -805,6 +806,36 @@ class TestMemory:
         finally:
             tracemalloc.stop()
         assert held < 1000
+
+
+class TestRest:
+    def test_a_window_is_kept_small(self) -> None:
+        """It is unpacked by the next message, and that refers to what came before."""
+        sender, receiver = server(), client()
+        text = b'{"name": "value", "other": "thing"} ' * 60
+        received(receiver, sent(sender, text))
+        receiver.rest()
+        assert isinstance(receiver._window, bytearray)
+        receiver.rest()
+        assert isinstance(receiver._window, bytes)
+        assert len(receiver._window) < 200
+        receiver.rest()
+        again = sent(sender, text)
+        assert len(again) < 60
+        assert received(receiver, again) == text
+
+    def test_many_at_rest_give_memory_back(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        trimmed: list[bool] = []
+        monkeypatch.setattr(deflate, "MANY", 4)
+        monkeypatch.setattr(deflate, "_dropped", itertools.count(1))
+        monkeypatch.setattr(deflate, "trim", lambda: trimmed.append(True))
+        for _ in range(9):
+            extension = server()
+            sent(extension, NOISE[:100])
+            extension.rest()
+            extension.rest()
+            extension.rest()
+        assert trimmed == [True, True]
 
 
 class TestBackend:

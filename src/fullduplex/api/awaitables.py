@@ -199,5 +199,8 @@ class Receive(Step):
             error = session.error()
             if self._iterates and isinstance(error, ConnectionClosedOK):
                 raise StopAsyncIteration
-            raise error
+            try:
+                raise error
+            finally:
+                del error  # its traceback has this frame, and would hold the connection until cycles are collected
         return connection.wait()

@@ -175,6 +175,7 @@ class ServerConnection(Connection):
             self._respond(self.respond(500, "Failed to open a WebSocket connection.\n"))
             return
         self._opening = None
+        self._agreed = ("", None)
         if switches:
             self.link.open(extension)
             self.server.opened(self)

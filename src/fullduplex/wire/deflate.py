@@ -14,7 +14,9 @@ and a message can be ended with a final block, which shows whether it had ended 
 
 from __future__ import annotations
 
+import itertools
 import re
+import zlib
 from collections.abc import Hashable, Iterable, Sequence
 from importlib import import_module
 from typing import Any, Final, NamedTuple
@@ -22,6 +24,7 @@ from typing import Any, Final, NamedTuple
 from .codec import FIN, OPCODE
 from .errors import NegotiationError, PayloadTooBig, ProtocolError, excerpt
 from .extensions import RSV1, Extension, ExtensionFactory, Parameters, Payload
+from .memory import trim
 from .opcodes import CloseCode
 
 # What we compress with, and as a server ask of clients. JSON of 512 bytes and of 16 KiB becomes 3 to 4 % larger than
@@ -35,6 +38,10 @@ THRESHOLD: Final = 64
 # In one message. Blocks that say they are the last may stand anywhere in it (section 7.2.3.4): platforms that cannot
 # flush make one for each flush. To us each is as much work as a small message, for two of the peer's bytes.
 MAX_FINAL_BLOCKS: Final = 256
+
+# Compressors that were dropped at rest, after which libc is to give their memory back, some 40 MiB; else it keeps what
+# is freed between what is not.
+MANY: Final = 1024
 
 SERVER_NO_CONTEXT: Final = "server_no_context_takeover"
 CLIENT_NO_CONTEXT: Final = "client_no_context_takeover"
@@ -82,6 +89,7 @@ def load_backend(modules: Iterable[str]) -> Backend:
     raise ImportError("Python was built without zlib")
 
 
+_dropped = itertools.count(1)
 _quickest = load_backend(COMPRESSORS)  # ... to compress
 _leveled = load_backend(INFLATERS)  # to compress, with zlib's levels
 _inflating = _leveled
@@ -248,6 +256,7 @@ class Deflate(Extension):
         "_compressing",
         "_compressor",
         "_final_blocks",
+        "_heard",
         "_inflater",
         "_plan",
         "_used",
@@ -267,7 +276,9 @@ class Deflate(Extension):
         # Read state.
         self._inflater: Any = None  # while a message comes in
         self._final_blocks = 0  # of that message
-        self._window: bytearray | None = None  # the last of what came; grows to twice its size before it is cut
+        self._heard = False  # a message, since the last rest
+        # The last of what came: grows to twice its size before it is cut. At rest it is compressed, and bytes.
+        self._window: bytearray | bytes | None = None
 
     # Sending, section 7.2.1.
 
@@ -328,8 +339,7 @@ class Deflate(Extension):
     def _new_compressor(self) -> Any:
         plan = self._plan
         backend = _quickest if plan.level is None else _leveled
-        zlib = backend.zlib
-        return zlib.compressobj(plan.level or backend.level, zlib.DEFLATED, -plan.send_bits, plan.memory_level)
+        return backend.zlib.compressobj(plan.level or backend.level, zlib.DEFLATED, -plan.send_bits, plan.memory_level)
 
     # Receiving, section 7.2.2.
 
@@ -392,24 +402,33 @@ class Deflate(Extension):
 
     def _remember(self, part: bytes) -> None:
         size = 1 << self._plan.receive_bits
-        window = self._window
-        if window is None:
-            window = self._window = bytearray()
+        window = self._unpacked_window()
         window += part[-size:]
         if len(window) > 2 * size:
             del window[:-size]
 
+    def _unpacked_window(self) -> bytearray:
+        window = self._window
+        if not isinstance(window, bytearray):
+            window = self._window = bytearray() if window is None else bytearray(zlib.decompress(window))
+        return window
+
     def _new_inflater(self) -> Any:
+        self._heard = True
+        if self._window is None:
+            return _inflating.zlib.decompressobj(-self._plan.receive_bits)
         # It takes what it needs of a window that is longer than its own.
-        return _inflating.zlib.decompressobj(-self._plan.receive_bits, zdict=self._window or b"")
+        return _inflating.zlib.decompressobj(-self._plan.receive_bits, zdict=self._unpacked_window())
 
     def rest(self) -> None:
-        if not self._used:
+        if not self._used and self._compressor is not None:
             self._compressor = None
-        self._used = False
-        size = 1 << self._plan.receive_bits
-        if self._window is not None and len(self._window) > size:
-            self._window = self._window[-size:]
+            if next(_dropped) % MANY == 0:
+                trim()
+        if not self._heard and self._inflater is None and isinstance(self._window, bytearray):
+            # A window of text is some four times as large as this, which takes 20 microseconds each way.
+            self._window = zlib.compress(self._window[-(1 << self._plan.receive_bits) :], 1)
+        self._used = self._heard = False
 
 
 def _flushed(compressor: Any, payload: Payload) -> bytes:

@@ -27,6 +27,7 @@ from fullduplex import (
     serve,
 )
 from fullduplex.api.connection import GATHER, NOBODY
+from fullduplex.extensions import Extension, ExtensionFactory, Parameters
 from peers import (
     BINARY,
     CLOSE,
@@ -913,3 +914,53 @@ async def test_a_peer_that_never_answers_close() -> None:
         assert error is not None
         assert "did not end the closing handshake within 0.05 s" in str(error)
         assert (error.code, error.sent) == (1006, Close(1000))
+
+
+@asynchronous
+async def test_leaving_messages_behind_after_a_goodbye(loop_factory: LoopFactory) -> None:
+    """Nobody is going to take them: our answer need not wait for that."""
+
+    async def handler(ws: ServerConnection) -> None:
+        for text in ("one", "two", "three"):
+            await ws.send(text)
+
+    async with serve(handler, HOST, 0, close_timeout=None) as server:
+        async with connect(url(server), close_timeout=None) as ws:
+            async for message in ws:
+                assert message == "one"
+                break
+            await until(lambda: ws.session.rcvd)
+        assert ws.close_code == 1000
+
+
+@asynchronous
+async def test_closing_reads_on_though_a_rate_says_to_wait(loop_factory: LoopFactory) -> None:
+    limits = Limits(bytes_per_second=100)
+    async with pair(limits=limits, close_timeout=None) as (ws, peer):
+        await ws.send(bytes(3000))
+        await until(lambda: peer.session.paused)
+        await peer.close()
+        assert peer.close_code == 1000
+
+
+@asynchronous
+async def test_an_extension_that_fails_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    class Failing(Extension):
+        def decode(self, data: bytes, complete: bool, limit: int) -> bytes:
+            raise ZeroDivisionError("a mistake")
+
+    class Factory(ExtensionFactory):
+        name = "failing"
+
+        def accept(self, offer: Parameters) -> tuple[Parameters, Extension]:
+            return (), Failing()
+
+        def agree(self, offer: Parameters, answer: Parameters) -> Extension:
+            return Extension()
+
+    async with pair({"extensions": [Factory()]}, extensions=[Factory()]) as (ws, peer):
+        await ws.send("x")
+        with pytest.raises(ConnectionClosedError, match=r"1011.*an extension failed"):
+            await ws.recv()
+        await peer.wait_closed()
+    assert "ZeroDivisionError: a mistake" in caplog.text

@@ -610,7 +610,7 @@ def read_to_the_goodbye(bench: Bench, owner: Owner) -> list[Frame]:
 
 @pytest.mark.parametrize("server", [True, False])
 @pytest.mark.parametrize("half_closed", [True, False])
-def test_a_goodbye_is_answered_behind_what_waits(bench: Bench, server: bool, half_closed: bool) -> None:
+def test_a_goodbye_is_answered_before_what_waits(bench: Bench, server: bool, half_closed: bool) -> None:
     owner = paced(bench, server=server)
     send(owner, bytes(RATE))
     bench.settle()
@@ -618,9 +618,8 @@ def test_a_goodbye_is_answered_behind_what_waits(bench: Bench, server: bool, hal
     if half_closed:
         owner.peer.shutdown(socket.SHUT_WR)
     bench.settle()
-    assert not owner.link.closed
     frames = read_to_the_goodbye(bench, owner)
-    assert sum(len(each.payload) for each in frames) == RATE + 2
+    assert sum(len(each.payload) for each in frames) < RATE
     assert (frames[-1].opcode, frames[-1].payload) == (CLOSE, close_payload(1000))
     # A client that does not know yet that there is no more to read waits for it (section 7.1.1).
     assert owner.link.closed == (server or half_closed)

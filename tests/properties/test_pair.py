@@ -350,15 +350,13 @@ def test_a_close_frame_behind_what_waits() -> None:
     assert pair.client.session.rcvd == Close(1000)
 
 
-def test_the_answer_to_a_close_frame_behind_what_waits() -> None:
+def test_who_has_said_goodbye_need_not_wait_for_the_rest() -> None:
     """The server ends TCP after its close frame, which is an answer here."""
     pair = Pair(extensions=[TransferRate(1000)])
     pair.server.session.send(BINARY_FRAME, bytes(5000))
     pair.client.session.close(1000, "", pair.now)
-    pair.pass_time(3.0)
-    assert not pair.server.closed
-    pair.pass_time(3.0)
-    assert pair.client.messages == [bytes(5000)]
+    pair.pass_time(0.1)
+    assert pair.client.messages == []
     assert pair.client.session.error().rcvd_then_sent is False
     assert pair.server.closed
     assert pair.client.closed

@@ -166,7 +166,7 @@ GOOD: Parameters = [("good", None)]
 class TestFactories:
     @pytest.mark.parametrize("factory", ["permessage-deflate", Factory, None, Spy()])
     def test_no_factory(self, factory: Any) -> None:
-        with pytest.raises(TypeError, match="an extension is given as an ExtensionFactory"):
+        with pytest.raises(TypeError, match="an extension is given as an instance of an ExtensionFactory"):
             check_factories([Factory("a"), factory])
 
     @pytest.mark.parametrize("name", ["", "a b", "a;b", "\xe9", '"a"'])

@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import itertools
 import tracemalloc
+import zlib
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
+from fullduplex.wire.deflate import PerMessageDeflate
 from fullduplex.wire.errors import PayloadTooBig, ProtocolError
 from fullduplex.wire.extensions import RSV1, RSV2, RSV3, Extension, widened
 from fullduplex.wire.limits import MAX_MESSAGE, SMALL_FRAGMENT, UNLIMITED, Limits
@@ -908,13 +911,109 @@ def test_a_metered_read(make: Make) -> None:
 
 
 def test_what_counts_as_activity(make: Make) -> None:
-    """Messages do, as they come; not what waits in the inbox, nor control frames."""
+    """Messages do, as they come, in parts, too; not what waits in the inbox, nor control frames."""
     subject = make()
     session = subject.session
     subject.hear(subject.frame(TEXT))
     assert session.active
     session.active = False
-    subject.hear(subject.frame(PING) + subject.frame(PONG) + subject.frame(TEXT, fin=False))
+    subject.hear(subject.frame(PING) + subject.frame(PONG))
     assert not session.active
-    subject.hear(subject.frame(CONT))
-    assert session.active
+    for part in (subject.frame(BINARY, b"ab", fin=False)[:-1], b"x", subject.frame(CONT)):
+        session.active = False
+        subject.hear(part)
+        assert session.active
+
+
+class TestMuchOfLittle:
+    """Messages that are small until they are decoded: not many of them are made of one read."""
+
+    SIZE = 2**20
+
+    def bombs(self, subject: Subject, count: int) -> bytes:
+        compressor = zlib.compressobj(9, zlib.DEFLATED, -15)
+        bomb = (compressor.compress(bytes(self.SIZE)) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
+        return subject.frame(BINARY, bomb, rsv=RSV1 >> 4) * count
+
+    def subject(self, server: bool) -> Subject:
+        subject = Subject(server, opened=False)
+        accepted = PerMessageDeflate(client_no_context_takeover=True).accept([("server_no_context_takeover", None)])
+        assert accepted is not None
+        subject.session.open(subject.now, accepted[1])
+        return subject
+
+    def test_one_at_a_time(self, server: bool) -> None:
+        subject = self.subject(server)
+        subject.hear(self.bombs(subject, 5) + subject.frame(TEXT, b"after") + subject.frame(PING, b"p"))
+        session = subject.session
+        for left in range(4, 0, -1):
+            assert subject.take() == [bytes(self.SIZE)]
+            assert session.rest
+            assert subject.said() == []
+            session.go_on()
+            assert len(session.rest) < left * 1100 + 20
+        assert subject.take() == [bytes(self.SIZE), "after"]
+        session.go_on()
+        assert subject.said() == [(PONG, b"p")]
+        assert not session.rest
+
+    def test_nothing_of_it_after_the_end(self, server: bool) -> None:
+        subject = self.subject(server)
+        subject.hear(self.bombs(subject, 3))
+        subject.take()
+        subject.session.end("network", "gone")
+        subject.session.go_on()
+        assert not subject.session.rest
+        assert subject.take() == []
+
+
+class TestExtensionsThatFail:
+    def failing(self, make: Make, decode: Callable[[bytes, bool, int], bytes]) -> Subject:
+        class Failing(Extension):
+            def decode(self, data: bytes, complete: bool, limit: int) -> bytes:
+                return decode(data, complete, limit)
+
+        subject = make(opened=False)
+        subject.session.open(subject.now, Failing())
+        return subject
+
+    def test_a_mistake_of_ours(self, make: Make) -> None:
+        def fail(data: bytes, complete: bool, limit: int) -> bytes:
+            raise ZeroDivisionError("a mistake")
+
+        subject = self.failing(make, fail)
+        subject.hear(subject.frame(TEXT, b"x"))
+        failure = subject.session.failure
+        assert failure is not None
+        assert (failure.code, failure.who, subject.session.who) == (1011, "local", "local")
+        assert isinstance(failure.__cause__, ZeroDivisionError)
+        assert subject.conclude() == [(CLOSE, close_payload(1011, "an extension failed"))]
+
+    def test_a_code_that_may_not_be_sent(self, make: Make) -> None:
+        def fail(data: bytes, complete: bool, limit: int) -> bytes:
+            raise ProtocolError(1006, "a rule")
+
+        subject = self.failing(make, fail)
+        subject.hear(subject.frame(TEXT, b"x"))
+        assert_failed(subject, 1002, "a rule")
+
+    def test_more_than_the_limit(self, make: Make) -> None:
+        subject = self.failing(make, lambda data, complete, limit: bytes(limit + 1))
+        subject.hear(subject.frame(BINARY, b"x"))
+        assert_failed(subject, 1009, "once decoded")
+
+
+def test_fragments_are_no_messages(server: bool) -> None:
+    """`messages_per_second` counts messages, also when they are delivered in parts."""
+    subject = Subject(server, limits=Limits(messages_per_second=2, over_rate="close"))
+    subject.session.stream()
+    begin, more, end = (
+        subject.frame(BINARY, b"x" * 300, fin=False),
+        subject.frame(CONT, b"x" * 300, fin=False),
+        subject.frame(CONT),
+    )
+    subject.hear(begin + more * 30 + end)
+    assert subject.session.failure is None
+    subject.hear(subject.frame(BINARY) * 2)
+    subject.take()
+    assert_failed(subject, 1008, "more than 2 messages a second")

@@ -73,7 +73,7 @@ class Statistics:
     `abandoned`, if TLS was not established."""
 
     closed: dict[str, int]
-    """That were open and that a limit has ended, by its field of `Limits`."""
+    """That were open and that a limit has ended, by its field of `Limits`, or "max_size"."""
 
     dropped: int
     """Messages, not connections: those that slow peers did not get, by their `policy`."""

@@ -497,6 +497,9 @@ class Connection(BaseConnection):
             self.link.resume_reading()
 
     def ended(self, error: OSError | None) -> None:
+        failure = self.session.failure
+        if failure is not None and failure.__cause__ is not None:
+            self.logger.error("an extension failed", exc_info=failure.__cause__)
         if self.backlog is not None:
             self.backlog.drop_all()
         self._finish()

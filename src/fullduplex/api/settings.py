@@ -25,12 +25,14 @@ Compression = Literal["deflate"] | ExtensionFactory | None
 
 def make_extensions(compression: Compression, extensions: Sequence[ExtensionFactory]) -> tuple[ExtensionFactory, ...]:
     """What to agree on, in order of preference. Raises ValueError for a compression that is none."""
+    if isinstance(extensions, ExtensionFactory):
+        raise TypeError("extensions is a list of them, not one")
     if compression is None:
         return tuple(extensions)
     if compression == "deflate":
         compression = PerMessageDeflate()
     if not isinstance(compression, ExtensionFactory):
-        raise ValueError(f'compression is "deflate", None or a PerMessageDeflate, not {compression!r}')
+        raise ValueError(f'compression is "deflate", None or an instance of PerMessageDeflate, not {compression!r}')
     return (compression, *extensions)
 
 
@@ -96,6 +98,8 @@ class Settings:
         high, low = write_limit if isinstance(write_limit, tuple) else (write_limit, None)
         self.write_high = NO_LIMIT if high is None else high
         self.write_low = self.write_high // 4 if low is None else low
+        if not isinstance(limits, Limits):
+            raise TypeError(f"limits is a Limits, not {limits!r}")
         self.limits = limits
         self.policy = check_policy(policy)
         self.logger = logger or logging.getLogger("fullduplex.server" if server else "fullduplex.client")

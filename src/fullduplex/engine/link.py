@@ -119,12 +119,16 @@ class Link:
             self._establish()
             return
         engine = self.engine
-        if self.session.paused:
+        session = self.session
+        if session.paused:
             # Unasked, so it is a hang-up. Its bytes and its error keep until reading goes on.
             engine.unwatch(self)
             return
+        if session.rest:
+            self._serve(0)
+            return
         try:
-            if self.session.meter is not None or self.tls:
+            if session.meter is not None or self.tls:
                 size = self._read_some()
             else:
                 size = self.sock.recv_into(engine.buffer)
@@ -133,18 +137,28 @@ class Link:
         except OSError as error:
             self._lost(error)
             return
-        session = self.session
-        if not size:
+        if size:
+            self._serve(size)
+        else:
             self._half_ended()
-            return
+
+    def _serve(self, size: int) -> None:
+        """Hand over what was read, or for a `size` of 0 what is left of it."""
+        engine = self.engine
+        session = self.session
         self.corked = True
         try:
             if self.phase == SERVES:
-                session.receive(engine.buffer, size, engine.now)
+                if size:
+                    session.receive(engine.buffer, size, engine.now)
+                else:
+                    session.go_on()
                 if session.inbox:
                     self.owner.received()
                 if session.attention:
                     self.attend()
+                if session.rest:
+                    engine.serve_again(self)
             elif not session.deaf:
                 self.owner.receive_opening(bytes(engine.view[:size]))
         finally:
@@ -177,6 +191,8 @@ class Link:
             session.receive(data, len(data), self.engine.time())
             if session.inbox:
                 self.owner.received()
+            if session.rest:
+                self.engine.serve_again(self)
         if session.attention:
             self.attend()
 
@@ -186,18 +202,17 @@ class Link:
         if self.fd < 0:
             return
         now = self.engine.time()
-        if session.verdict is not None and self.owner.is_behind():
+        if session.verdict is not None and session.state is not CLOSING and self.owner.is_behind():
             session.hold(now)
             self.engine.wheel.add(self)
         else:
             session.conclude(now)
         session.attention = False
-        if session.resume_at > now and not self.resting:
-            self.resting = True
-            self._set_paused()
-            self.engine.wheel.add(self)
         if session.state is CLOSING:
             self.engine.wheel.add(self)
+            if self.resting:  # the peer's close frame must not wait
+                self.resting = False
+                self._set_paused()
             if session.over and self.ending is STAYS:
                 # Section 7.1.1: the server ends TCP first, the client waits for it. After a failure the peer may still
                 # be sending; closing now would reset the connection and lose our close frame.
@@ -205,6 +220,10 @@ class Link:
                     self.ending = HALF_CLOSES
                 elif session.server:
                     self.ending = CLOSES
+        elif session.resume_at > now and not self.resting:
+            self.resting = True
+            self._set_paused()
+            self.engine.wheel.add(self)
         self.owner.noticed()
 
     def pause_reading(self) -> None:
@@ -224,7 +243,7 @@ class Link:
         session.paused = self.resting or not self.reading
         if session.paused is not before:
             self._watch()
-            if before and self.tls:
+            if before and (self.tls or session.rest):
                 self.engine.serve_again(self)
 
     def _watch(self) -> None:
@@ -298,6 +317,7 @@ class Link:
         if sent:
             # A sign of life: the pong to a ping of ours comes after all that lies before it.
             self.session.received_at = self.engine.now
+            self.session.active = True
             del unsent[:sent]
         if not unsent:
             self.unsent = None

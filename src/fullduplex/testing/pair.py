@@ -59,6 +59,9 @@ class End:
             del self.arriving[: len(data)]
             session.receive(data, len(data), self._pair.now)
             self.attend()
+            while session.rest:
+                session.go_on()
+                self.attend()
         else:
             self._end("remote", "the peer ended TCP without a close frame")
         return True

@@ -202,11 +202,12 @@ def check_factories(factories: Iterable[ExtensionFactory]) -> tuple[ExtensionFac
     checked = tuple(factories)
     for factory in checked:
         if not isinstance(factory, ExtensionFactory):
-            raise TypeError(f"an extension is given as an ExtensionFactory, not {factory!r}")
+            raise TypeError(f"an extension is given as an instance of an ExtensionFactory, not {factory!r}")
         if not is_token(factory.name):
             raise ValueError(f"the name of an extension is a token (RFC 6455, section 9.1): {factory.name!r}")
     if len({factory.name for factory in checked}) < len(checked):
-        raise ValueError("each extension is given once")
+        names = ", ".join(factory.name for factory in checked)
+        raise ValueError(f"each extension is given once, and compression= is one: {names}")
     return checked
 
 
@@ -224,9 +225,12 @@ def accept_offers(
     for name, offer in offered:
         factory = left.get(name)
         accepted = None if factory is None else factory.accept(offer)
-        if accepted is None or accepted[1].rsv & taken:
+        if accepted is None:
             continue
         parameters, extension = accepted
+        _check_extension(name, extension)
+        if extension.rsv & taken:
+            continue
         del left[name]
         taken |= extension.rsv
         answer.append((name, parameters))
@@ -244,6 +248,7 @@ def check_answer(factories: Sequence[ExtensionFactory], answer: Iterable[tuple[s
         if factory is None:
             raise NegotiationError(f"extension that wasn't offered, or twice in the answer: {excerpt(name)}")
         extension = _agree(factory, parameters)
+        _check_extension(name, extension)
         if extension.rsv & taken:
             raise NegotiationError(f"{name} uses the same reserved bit as an extension before it")
         taken |= extension.rsv
@@ -260,6 +265,11 @@ def _agree(factory: ExtensionFactory, answer: Parameters) -> Extension:
         except NegotiationError as error:
             failure = error
     raise failure or NegotiationError(f"extension that wasn't offered: {factory.name}")
+
+
+def _check_extension(name: str, extension: Extension) -> None:
+    if not isinstance(extension, Extension):
+        raise TypeError(f"the factory of {name} makes no Extension: {extension!r}")
 
 
 def _stacked(extensions: Sequence[Extension]) -> Extension | None:

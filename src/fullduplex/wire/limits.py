@@ -100,8 +100,9 @@ class Limits:
     """Seconds for the above. Default: half a keepalive interval."""
 
     idle_timeout: float | None = None
-    """Seconds without a message in either direction, after which the connection is closed (1001); it may take a
-    quarter longer. Default: off, since keepalive finds dead peers, and quiet ones are what WebSocket is for."""
+    """Seconds without a message, or a part of one, in either direction, after which the connection is closed (1001);
+    it may take a quarter longer. Default: off, since keepalive finds dead peers, and quiet ones are what WebSocket is
+    for."""
 
     def __post_init__(self) -> None:
         for name in self.__slots__:

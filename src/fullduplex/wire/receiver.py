@@ -15,8 +15,8 @@ from typing import Final
 from .codec import FIN, MASK, MAX_HEAD, OPCODE, RSV, broken_rule, head_length, head_size, mask
 from .errors import PayloadTooBig, ProtocolError
 from .extensions import Extension, widened
-from .limits import SMALL_FRAGMENT
-from .opcodes import CloseCode, Opcode
+from .limits import MAX_QUEUE_SIZE, SMALL_FRAGMENT
+from .opcodes import CloseCode, Opcode, is_sendable
 from .rate import Meter
 
 NO_LIMIT: Final = 2**63 - 1
@@ -46,7 +46,8 @@ class Receiver:
         "server max_size max_frame max_fragments extension meter "
         # Read state.
         "received_at _stash _opcode _fin _key _remaining _control _message _message_opcode _message_size _fragments "
-        "_valid _encoded _sees_all _rsv _skipping inbox inbox_head inbox_size streaming deaf active"
+        "_valid _encoded _sees_all _rsv _skipping _decoded _completed inbox inbox_head inbox_size streaming deaf "
+        "active rest"
     ).split()
 
     def __init__(self, server: bool, max_size: int | None, max_frame: int | None, max_fragments: int | None) -> None:
@@ -76,6 +77,10 @@ class Receiver:
         self._sees_all = False  # ... as it does all messages
         self._rsv = 0  # the reserved bits that have a meaning
         self._skipping = False  # nobody wants the rest of it
+        # ... what has become of this read, besides messages that were whole in it ...
+        self._decoded = 0  # bytes that an extension has made
+        self._completed = 0  # messages
+        self.rest: bytes | bytearray = b""  # what is left of it, when so much was made of it that it is enough for now
         # ... and what is complete. Taken from inbox_head on, so that taking is quick and keeps order.
         self.inbox: list[str | bytes | Fragment] = []
         self.inbox_head = 0
@@ -90,8 +95,15 @@ class Receiver:
         """A control frame came."""
         raise NotImplementedError
 
-    def _fail(self, code: int, rule: str, kind: type[ProtocolError] = ProtocolError, limit: str = "") -> None:
-        """The peer broke `rule`: be `deaf` from now on, and forget the message in progress."""
+    def _fail(
+        self,
+        code: int,
+        rule: str,
+        kind: type[ProtocolError] = ProtocolError,
+        limit: str = "",
+        cause: Exception | None = None,
+    ) -> None:
+        """The peer broke `rule`, or we failed by `cause`: be `deaf` from now on, forget the message in progress."""
         raise NotImplementedError
 
     def _measure(self, size: int, messages: int) -> None:
@@ -103,10 +115,20 @@ class Receiver:
     def receive(self, data: bytes | bytearray, size: int, now: float) -> None:
         """The first `size` bytes of `data` came from the peer."""
         self.received_at = now
-        if self.deaf:
-            return
+        if not self.deaf:
+            self._receive(data, size)
+
+    def go_on(self) -> None:
+        """Receive the `rest` of what came; some of it may be left again."""
+        rest, self.rest = self.rest, b""
+        if not self.deaf:
+            self._receive(rest, len(rest))
+
+    def _receive(self, data: bytes | bytearray, size: int) -> None:
         at = 0
+        self._decoded = self._completed = 0
         before = len(self.inbox)
+        usual_ones = 0
         if self._remaining >= 0:
             at = self._receive_payload(data, 0, size)
         elif self._stash:
@@ -144,15 +166,20 @@ class Receiver:
                             break
                     inbox.append(message)
                     total += len(message)
+                    usual_ones += 1
                     at = stop
                     continue
+            if self._decoded >= MAX_QUEUE_SIZE:
+                # Little can be made into much, message after message: not more of it than is held of them anyway.
+                self.rest = data[at:size]
+                break
             at = self._receive_frame(data, at, size)
             usual = self._expects_message()
         self.inbox_size += total
         if len(inbox) != before:
             self.active = True
         if self.meter is not None:
-            self._measure(size, len(inbox) - before)
+            self._measure(at, usual_ones + self._completed)
 
     def _expects_message(self) -> bool:
         """The next frame may be a whole message, to be delivered as such."""
@@ -236,6 +263,7 @@ class Receiver:
                 payload, self._control = self._control, b""
                 self._receive_control(self._opcode, payload)
         else:
+            self.active = True
             complete = not self._remaining and self._fin
             if self._encoded:
                 piece = self._decode(piece, complete)
@@ -257,14 +285,26 @@ class Receiver:
         try:
             piece = self.extension.decode(bytes(piece), complete, left)
         except PayloadTooBig:
-            rule = f"a message of more than {self.max_size} bytes once decoded is over the limit"
-            self._fail(CloseCode.MESSAGE_TOO_BIG, rule, PayloadTooBig, "max_size")
+            self._fail_decoded()
             return b""
         except ProtocolError as error:
-            self._fail(error.code, error.rule, type(error))
+            code = error.code if is_sendable(error.code) else CloseCode.PROTOCOL_ERROR
+            self._fail(code, error.rule, type(error))
+            return b""
+        except Exception as error:
+            # Not the peer's fault. Closing tells it so; our side learns what happened from the error's cause.
+            self._fail(CloseCode.INTERNAL_ERROR, "an extension failed", cause=error)
+            return b""
+        if len(piece) > left:
+            self._fail_decoded()
             return b""
         self._message_size += len(piece)
+        self._decoded += len(piece)
         return piece
+
+    def _fail_decoded(self) -> None:
+        rule = f"a message of more than {self.max_size} bytes once decoded is over the limit"
+        self._fail(CloseCode.MESSAGE_TOO_BIG, rule, PayloadTooBig, "max_size")
 
     def _is_utf8(self, complete: bool) -> bool:
         """Check what is new of a text message, so that it fails at its first wrong byte. Section 8.1."""
@@ -295,6 +335,7 @@ class Receiver:
         self._message = rest
         self._valid = 0
         if complete:
+            self._completed += 1
             self._message_opcode = 0
             self._message_size = 0
             self._fragments = 0

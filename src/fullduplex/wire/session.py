@@ -186,28 +186,31 @@ class Session(Receiver):
     # Control frames, section 5.5.
 
     def _receive_control(self, opcode: int, payload: bytes) -> None:
-        rate = self.limits.control_frames_per_second
-        if rate is not None:
-            if self.received_at - self._controls_since >= CONTROL_WINDOW:
-                self._controls_since = self.received_at
-                self._controls = 0
-            self._controls += 1
-            if self._controls > rate * CONTROL_WINDOW:
-                rule = f"more than {rate:.12g} control frames a second"
-                self._fail(CloseCode.POLICY_VIOLATION, rule, limit="control_frames_per_second")
-                return
-        if opcode == Opcode.PING:
+        if opcode == Opcode.CLOSE:
+            self._receive_close(payload)
+        elif opcode == Opcode.PONG and (answered := self.keepalive.pong(payload, self.received_at)):
+            self.acknowledged += answered
+            self.attention = True
+        elif self._may_control() and opcode == Opcode.PING:
             if self.blocked:
                 self._pong = payload
             elif self.state is OPEN:
                 self._append(FIN | Opcode.PONG, payload)
-        elif opcode == Opcode.PONG:
-            answered = self.keepalive.pong(payload, self.received_at)
-            if answered:
-                self.acknowledged += answered
-                self.attention = True
-        else:
-            self._receive_close(payload)
+
+    def _may_control(self) -> bool:
+        """Count a control frame that nobody asked for, against a flood of them."""
+        rate = self.limits.control_frames_per_second
+        if rate is None:
+            return True
+        if self.received_at - self._controls_since >= CONTROL_WINDOW:
+            self._controls_since = self.received_at
+            self._controls = 0
+        self._controls += 1
+        if self._controls <= rate * CONTROL_WINDOW:
+            return True
+        rule = f"more than {rate:.12g} control frames a second"
+        self._fail(CloseCode.POLICY_VIOLATION, rule, limit="control_frames_per_second")
+        return False
 
     def _receive_close(self, payload: bytes) -> None:
         """Section 5.5.1, 7.1.5, 7.4."""
@@ -237,11 +240,19 @@ class Session(Receiver):
 
     # The verdict: fail the connection, section 7.1.7.
 
-    def _fail(self, code: int, rule: str, kind: type[ProtocolError] = ProtocolError, limit: str = "") -> None:
-        """The peer broke `rule`, or a limit of ours: close with `code`, hear no more."""
-        self.failure = kind(code, rule)
+    def _fail(
+        self,
+        code: int,
+        rule: str,
+        kind: type[ProtocolError] = ProtocolError,
+        limit: str = "",
+        cause: Exception | None = None,
+    ) -> None:
+        """The peer broke `rule`, or a limit of ours, or we failed by `cause`: close with `code`, hear no more."""
+        self.who = "remote" if cause is None else "local"
+        self.failure = kind(code, rule, self.who)
+        self.failure.__cause__ = cause
         self.limit = limit
-        self.who = "remote"
         self.detail = rule
         # The rule may be an extension's, in any words; a character that is cut in two would be a broken rule of ours.
         self.verdict = Close(code, rule.encode(errors="replace")[:MAX_REASON].decode(errors="ignore"))
@@ -254,7 +265,7 @@ class Session(Receiver):
         meter = self.meter
         assert meter is not None
         wait = meter.spend(size, messages, self.received_at)
-        if not wait or self.deaf:
+        if not wait or self.deaf or self.state is not OPEN:
             return
         if meter.closes:
             self._fail(CloseCode.POLICY_VIOLATION, meter.rule, limit=meter.limit)
@@ -286,6 +297,12 @@ class Session(Receiver):
         else:
             self.pacer.add(first, payload)
 
+    def _encode(self, extension: Extension, first: int, payload: Payload, compress: bool | None) -> tuple[int, Payload]:
+        first, payload = extension.encode(first, payload, compress)
+        if not isinstance(payload, Payload):
+            raise TypeError(f"an extension makes bytes of a message, not {type(payload).__name__}")
+        return first, payload
+
     def send(self, first: int, payload: Payload, compress: bool | None = None) -> None:
         """Send a message in one frame, whose first byte is `first`. Section 5.6.
 
@@ -295,8 +312,7 @@ class Session(Receiver):
         if self.state is not OPEN or self.sending:
             raise self._refusal()
         if self.extension is not None:
-            first, payload = self.extension.encode(first, payload, compress)
-            self._append_data(first, payload)
+            self._append_data(*self._encode(self.extension, first, payload, compress))
             return
         self.active = True
         keys = self._mask_keys
@@ -308,7 +324,7 @@ class Session(Receiver):
             raise self.error()
         first = (FIN if fin else 0) | (Opcode.CONT if self.sending else opcode)
         if self.extension is not None:
-            first, payload = self.extension.encode(first, payload, compress)
+            first, payload = self._encode(self.extension, first, payload, compress)
         self._append_data(first, payload)
         self.sending = 0 if fin else opcode
 
@@ -389,11 +405,11 @@ class Session(Receiver):
             payload = b""
         self._close_at = now + self.close_timeout
         pacer = self.pacer
-        if pacer is None:
+        if pacer is None or self.failure is not None or self.rcvd is not None:
+            # The peer hears nothing more; it may have been told half a message (section 5.4).
+            self.pacer = None
             self._append(FIN | Opcode.CLOSE, payload)
         else:
-            if self.failure is not None:
-                pacer.clear()
             self._close_at += min(pacer.seconds(), PACED_CLOSE)
             pacer.add(FIN | Opcode.CLOSE, payload)
         self.sent = close

@@ -12,16 +12,23 @@ NODE := $(if $(shell command -v npm 2>/dev/null),tests/interop/node/node_modules
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check conformance bench clean
+.PHONY: help demo test test-all check conformance bench clean
 
 help: ## print this list
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
 demo: $(VENV)/.package ## install the package alone and show what it does
 	@$(BIN)/fullduplex demo
 
-test: $(VENV)/.test $(NODE) ## run the whole test suite
-	@$(BIN)/python -m pytest -q
+test: $(VENV)/.test $(VENV)/.compiled $(NODE) ## run the whole test suite, interpreted and compiled
+	@echo interpreted; FULLDUPLEX_FORM=interpreted $(BIN)/python -m pytest -q
+	@echo compiled; FULLDUPLEX_FORM=compiled PYTHONPATH=$(VENV)/compiled $(BIN)/python -m pytest -q -o pythonpath=tests
+
+test-all: ## the same on every CPython from 3.11 on that is here
+	@for python in $$(ls $$HOME/.pyenv/versions/3.1[1-9].*/bin/python3 2>/dev/null || command -v $(PYTHON)); do \
+	    version=$$($$python -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
+	    echo "== $$python"; $(MAKE) --no-print-directory test PYTHON=$$python VENV=.venv-$$version || exit 1; \
+	done
 
 check: $(VENV)/.test $(VENV)/.check ## ruff (rules and format) and mypy --strict
 	@$(BIN)/ruff check .
@@ -47,6 +54,13 @@ clean: ## remove everything that was made here
 
 $(VENV)/.package: $(VENV)/.python $(RECIPE)
 	$(BIN)/pip install -q -e .
+	@touch $@
+
+# The other form, beside the sources.
+SOURCES := $(shell find src -name '*.py' -o -name '*.pxd')
+$(VENV)/.compiled: $(VENV)/.test $(SOURCES) setup.py
+	FULLDUPLEX_COMPILE=require $(BIN)/python setup.py -q build --build-base $(VENV)/build --build-lib $(VENV)/compiled > $(VENV)/compile.log 2>&1 \
+	    || { tail -40 $(VENV)/compile.log; exit 1; }
 	@touch $@
 
 $(VENV)/.test $(VENV)/.check: $(VENV)/.%: $(VENV)/.package

@@ -13,10 +13,12 @@ from typing import Any
 
 import pytest
 
+import fullduplex
 from fullduplex import Limits, Statistics, serve
 from fullduplex.wire import limits
 
 ROOT = Path(__file__).resolve().parent.parent
+FORM = Path(fullduplex.__file__).parents[1]  # the one that is tested
 PAGES = [*sorted(ROOT.glob("*.md"))] + [
     page
     for folder in ("docs", "conformance", "benchmarks", "examples")
@@ -45,7 +47,13 @@ def test_there_are_examples() -> None:
 def test_example(example: str, tmp_path: Path) -> None:
     command = [sys.executable, "-W", "error", "-c", example]
     ran = subprocess.run(
-        command, capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path, env={"PYTHONPATH": ROOT / "src"}
+        command,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        cwd=tmp_path,
+        env={"PYTHONPATH": FORM},
     )
     assert ran.returncode == 0, ran.stderr
     assert not ran.stderr

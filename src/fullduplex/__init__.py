@@ -128,11 +128,12 @@ def build_info() -> dict[str, str]:
     """Which form runs: "interpreted", or "compiled" by Cython from the same files; on what; and what compresses."""
     import platform
 
+    from .wire import session
     from .wire.deflate import backend_name
 
     return {
         "version": __version__,
-        "form": "interpreted",
+        "form": "interpreted" if session.__file__.endswith(".py") else "compiled",
         "deflate": backend_name(),
         "python": f"{platform.python_implementation()} {platform.python_version()}",
     }

@@ -29,7 +29,7 @@ from fullduplex import (
 from fullduplex.api import admission
 from fullduplex.api.admission import IPV4_MAPPED, LOG_INTERVAL, REFUSAL_TIME, Statistics, find_place
 from fullduplex.api.host import get_engine
-from fullduplex.engine.engine import Engine
+from fullduplex.engine import engine
 from fullduplex.wire.limits import Limits
 from peers import HOST, REQUEST, Raw, echo, port_of, raw_client, tls, url
 from support import LoopFactory, asynchronous, run
@@ -52,7 +52,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(Engine, "time", staticmethod(lambda: clock.now))
+    monkeypatch.setattr(engine, "clock", lambda: clock.now)
     return clock
 
 

@@ -31,7 +31,8 @@ from fullduplex import (
     unix_serve,
 )
 from fullduplex.api.host import get_engine
-from fullduplex.engine.engine import Engine
+from fullduplex.engine import engine
+from fullduplex.engine.poller import Poller
 from fullduplex.wire.limits import Limits
 from peers import HOST, REQUEST, TEXT, Frame, cancel_everywhere, echo, encode, port_of, raw_client, tls, url
 from support import LoopFactory, asynchronous
@@ -593,7 +594,7 @@ async def test_a_byte_now_and_then_wins_no_time(secure: bool, monkeypatch: pytes
             heard += data
             super().receive_opening(data)
 
-    monkeypatch.setattr(Engine, "time", staticmethod(lambda: now))
+    monkeypatch.setattr(engine, "clock", lambda: now)
     server_context, client_context = tls() if secure else (None, None)
     async with (
         serve(echo, HOST, 0, open_timeout=10, ssl=server_context, create_connection=Hears) as server,
@@ -686,12 +687,25 @@ async def test_a_connection_that_cannot_be_watched(monkeypatch: pytest.MonkeyPat
     limits = Limits(connections=1, connections_per_address=1)
     async with serve(echo, HOST, 0, limits=limits) as server:
         with monkeypatch.context() as patch:
-            patch.setattr(get_engine(), "add", fail)
+            patch.setattr(get_engine(), "poller", Full(get_engine().poller))
             async with raw_client(server) as raw:
                 assert await raw.reader.read() == b""
         assert server.statistics().abandoned == 1
         async with connect(url(server)) as ws:
             await (await ws.ping())
+
+
+class Full:
+    """A poller that takes no more."""
+
+    def __init__(self, poller: Poller) -> None:
+        self._poller = poller
+
+    def register(self, fd: int, events: int) -> None:
+        raise OSError("no space left")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._poller, name)
 
 
 def fail(*args: Any) -> None:

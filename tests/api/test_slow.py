@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,6 @@ from api.stuck import CHUNK, stuck, until
 from fullduplex import ConcurrencyError, ConnectionClosed, Limits, Policy, State, broadcast
 from fullduplex.api import slow
 from fullduplex.api.slow import OVERHEAD, REASON
-from fullduplex.engine.link import Link
 from peers import BINARY, CLOSE, TEXT, Frame, close_frame, encode
 from support import LoopFactory, asynchronous
 
@@ -458,18 +458,15 @@ async def test_the_end_drops_what_is_held(tmp_path: Path) -> None:
 
 
 @asynchronous
-async def test_the_end_while_it_leaves(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+async def test_the_end_while_it_leaves(tmp_path: Path) -> None:
     async with stuck(tmp_path, Policy.LATEST) as (ws, _):
         for key in "abc":
             ws.send(key * 50_000, key=key)
         ws.settings.write_high = ws.link.buffered  # it takes more again
         backlog = ws.backlog
         assert backlog is not None
-
-        def lose(link: Link) -> None:
-            link.abort("network", "gone")
-
-        monkeypatch.setattr(Link, "flush", lose)
+        ws.link.unsent = None  # the kernel is asked again, and tells that TCP has ended
+        ws.link.sock.shutdown(socket.SHUT_RDWR)
         backlog.release(ws)
         await ws.wait_closed()
         assert ws.dropped == 2  # one was on its way

@@ -14,9 +14,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+import fullduplex as library
 from support import LIMIT
 
-SOURCE = Path(__file__).resolve().parents[2] / "src"
+SOURCE = Path(library.__file__).parents[1]  # the form that is tested
 COMMAND = (sys.executable, "-m", "fullduplex")
 ENVIRONMENT = {
     **{name: value for name, value in os.environ.items() if name != "NO_COLOR"},

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from fullduplex.engine import engine
 from fullduplex.engine.engine import Engine
 from fullduplex.engine.link import Link
 from fullduplex.engine.timers import NEVER, RESOLUTION
@@ -320,7 +321,7 @@ class Clock:
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.now = 1000.0
         self._stopped = True
-        patch.setattr(Engine, "time", staticmethod(lambda: self.now if self._stopped else time.monotonic() + 1e6))
+        patch.setattr(engine, "clock", lambda: self.now if self._stopped else time.monotonic() + 1e6)
 
     async def run_until(self, engine: Engine, condition: Callable[[], object], step: float = RESOLUTION) -> float:
         """Let time pass in small steps until something is so: gives the seconds that it took."""

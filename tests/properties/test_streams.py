@@ -130,7 +130,7 @@ def test_memory(server: bool, data: st.DataObject, cuts: list[int]) -> None:
             session.open(0.0)
             for _ in range(20):
                 for part in pieces(stream, cuts):
-                    session.receive(part, len(part), 0.0)
+                    session.receive(bytearray(part), len(part), 0.0)
                     while session.inbox:
                         session.take()
                     session.out.clear()

@@ -36,10 +36,10 @@ class Subject:
         """A frame as the peer of this session sends it."""
         return frame(opcode, payload, key=KEY if self.session.server else None, **options)
 
-    def hear(self, *data: bytes) -> None:
+    def hear(self, *data: bytes | bytearray) -> None:
         """These bytes come, each in a read of its own."""
         for part in data:
-            self.session.receive(part, len(part), self.now)
+            self.session.receive(part if isinstance(part, bytearray) else bytearray(part), len(part), self.now)
 
     def hear_bytewise(self, data: bytes) -> None:
         for i in range(len(data)):

@@ -897,7 +897,7 @@ def test_what_is_seen_is_told(server: bool) -> None:
         for name, value in settings.items():
             setattr(receiver, name, value)
         with pytest.raises(NotImplementedError):
-            receiver.receive(data, len(data), 0.0)
+            receiver.receive(bytearray(data), len(data), 0.0)
 
 
 def test_a_metered_read(make: Make) -> None:

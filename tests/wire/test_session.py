@@ -167,7 +167,7 @@ class TestFloods:
     def test_ping_flood(self, subject: Subject) -> None:
         """T9: while the peer does not read, one pong waits, for the newest ping (section 5.5.3)."""
         subject.session.blocked = True
-        flood = b"".join(subject.frame(PING, bytes([i]) * 125) for i in range(100))
+        flood = bytearray().join(subject.frame(PING, bytes([i]) * 125) for i in range(100))
 
         def floods() -> None:
             for _ in range(100):
@@ -180,7 +180,7 @@ class TestFloods:
 
     def test_pong_flood(self, subject: Subject) -> None:
         """T9: nobody asked for them, nothing stays of them."""
-        flood = b"".join(subject.frame(PONG, bytes([i]) * 125) for i in range(100))
+        flood = bytearray().join(subject.frame(PONG, bytes([i]) * 125) for i in range(100))
         for _ in range(10):
             assert peak(lambda: subject.hear(flood)) < 4096
         assert subject.said() == []
@@ -1161,7 +1161,7 @@ def test_a_million_honest_messages_trip_no_limit(make: Make) -> None:
     some += subject.frame(BINARY, bytes(126)) * 98
     for _ in range(1000):
         subject.now += 0.05
-        session.receive(some, len(some), subject.now)
+        session.receive(bytearray(some), len(some), subject.now)
         assert len(session.inbox) == 1000
         session.drop(0)
         session.out.clear()

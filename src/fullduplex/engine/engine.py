@@ -34,6 +34,7 @@ BATCH: Final = 512
 ACCEPT_PAUSE: Final = 0.25
 
 logger = logging.getLogger("fullduplex.engine")
+clock = time.monotonic
 
 
 class Host(Protocol):
@@ -83,8 +84,6 @@ class Acceptor:
 class Engine:
     """See above. `now` is when the current tick began, `time()` is this moment; both in seconds of `time.monotonic`."""
 
-    time = staticmethod(time.monotonic)
-
     def __init__(self, host: Host) -> None:
         self.host = host
         self.poller: Poller = make_poller()
@@ -103,6 +102,9 @@ class Engine:
         self._asked = False  # the host was asked for another tick soon
         self._wake_at = NEVER
         host.attach(self)
+
+    def time(self) -> float:
+        return clock()
 
     def tick(self) -> None:
         """Serve every socket that is ready, then the clock."""

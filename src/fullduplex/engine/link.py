@@ -19,6 +19,7 @@ from ..wire.errors import Who
 from ..wire.extensions import Extension
 from ..wire.opcodes import State
 from ..wire.session import Session
+from . import calls
 from .poller import READ, WRITE
 from .timers import NEVER, NO_SLOT
 
@@ -75,7 +76,7 @@ class Link:
     """See above. `open_deadline` is on the clock of `Engine.now`; a session that is open has its own deadlines."""
 
     __slots__ = (
-        "engine sock fd tls session owner slot open_deadline reading "
+        "engine sock fd _direct tls session owner slot open_deadline reading "
         "resting phase corked dirty unsent slow_since slow_size low_water draining ending wants_read wants_write"
     ).split()
 
@@ -85,6 +86,7 @@ class Link:
         self.engine = engine
         self.sock = sock
         self.fd = sock.fileno()
+        self._direct = self.fd if type(sock) is socket.socket else -1  # for `calls`
         self.tls = isinstance(sock, ssl.SSLSocket)
         self.session = session
         self.owner = owner
@@ -131,15 +133,15 @@ class Link:
             if session.meter is not None or self.tls:
                 size = self._read_some()
             else:
-                size = self.sock.recv_into(engine.buffer)
+                size = calls.read(self.sock, self._direct, engine.buffer)
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
             self._lost(error)
             return
-        if size:
+        if size > 0:
             self._serve(size)
-        else:
+        elif not size:
             self._half_ended()
 
     def _serve(self, size: int) -> None:
@@ -188,7 +190,7 @@ class Link:
         """These bytes came right behind the opening handshake: they belong to the session."""
         session = self.session
         if data:
-            session.receive(data, len(data), self.engine.time())
+            session.receive(bytearray(data), len(data), self.engine.time())
             if session.inbox:
                 self.owner.received()
             if session.rest:
@@ -274,9 +276,7 @@ class Link:
             out = session.out
             if out:
                 try:
-                    sent = self._write_tls(out) if self.tls else self.sock.send(out)
-                except (BlockingIOError, InterruptedError):
-                    sent = 0
+                    sent = self._write_tls(out) if self.tls else calls.write(self.sock, self._direct, out)
                 except OSError as error:
                     self._lost(error)
                     return
@@ -308,9 +308,7 @@ class Link:
         if unsent is None:
             return
         try:
-            sent = self._write_tls(unsent) if self.tls else self.sock.send(unsent)
-        except (BlockingIOError, InterruptedError):
-            return
+            sent = self._write_tls(unsent) if self.tls else calls.write(self.sock, self._direct, unsent)
         except OSError as error:
             self._lost(error)
             return

@@ -57,7 +57,7 @@ class End:
                 size = min(size, session.meter.read_size)
             data = bytes(self.arriving[:size])
             del self.arriving[: len(data)]
-            session.receive(data, len(data), self._pair.now)
+            session.receive(bytearray(data), len(data), self._pair.now)
             self.attend()
             while session.rest:
                 session.go_on()

@@ -12,9 +12,9 @@
 from __future__ import annotations
 
 import secrets
-from struct import Struct
 from typing import Final
 
+from . import leaves
 from .limits import MAX_CONTROL
 from .opcodes import Opcode
 
@@ -25,17 +25,6 @@ MASK: Final = 0x80
 LENGTH: Final = 0x7F
 
 MAX_HEAD: Final = 14
-
-# XOR with a byte, as a table for bytes.translate: _XOR[a][b] == a ^ b.
-_XOR: Final = [bytes(a ^ b for b in range(256)) for a in range(256)]
-# Below this size one XOR of two long integers is quicker, above it four passes of translate. The long integer of a key
-# is the key times _ONES[words], which has a 1 in each word of 32 bits.
-_LARGE: Final = 1024
-_ONES: Final = [((1 << 32 * words) - 1) // 0xFFFFFFFF for words in range(_LARGE // 4 + 1)]
-_int: Final = int.from_bytes
-
-_head_16: Final = Struct("!BBH").pack
-_head_64: Final = Struct("!BBQ").pack
 
 # Mask keys come from the system's strong source, a page at a time. Section 5.3; no key is used twice.
 _PAGE: Final = 4096
@@ -57,22 +46,6 @@ class MaskKeys:
             at = 0
         self._at = at + 4
         return self._page[at : at + 4]
-
-
-def mask(data: bytes | bytearray | memoryview, key: bytes | bytearray) -> bytes:
-    """XOR `data` with the four bytes of `key`, over and over: masks and unmasks. Section 5.3."""
-    size = len(data)
-    if size < _LARGE:
-        rest = size & 3
-        if rest:
-            keys = _int(key) * _ONES[(size >> 2) + 1] >> (4 - rest) * 8
-        else:
-            keys = _int(key) * _ONES[size >> 2]
-        return (_int(data) ^ keys).to_bytes(size)
-    result = bytearray(data)
-    for i in range(4):
-        result[i::4] = result[i::4].translate(_XOR[key[i]])
-    return bytes(result)
 
 
 def head_size(second: int) -> int:
@@ -122,18 +95,29 @@ def broken_rule(first: int, second: int, server: bool, continues: bool, rsv: int
     return ""
 
 
+# The leaves, in whichever form runs.
+
+
+def mask(data: bytes | bytearray | memoryview, key: bytes | bytearray) -> bytes:
+    """XOR `data` with the four bytes of `key`, over and over: masks and unmasks. Section 5.3."""
+    return leaves.mask(data, key)
+
+
+def payload(data: bytearray, start: int, stop: int, masked: bool) -> bytes:
+    """The payload that stands in `data` from `start` to `stop`, its mask key, if it is `masked`, right before it."""
+    return leaves.payload(data, start, stop, masked)
+
+
+def extend(message: bytearray, data: bytearray, start: int, stop: int, key: bytes) -> None:
+    """Append to `message` what stands in `data` from `start` to `stop`, masked with `key` unless that is empty."""
+    leaves.extend(message, data, start, stop, key)
+
+
+def text(data: bytearray, start: int, stop: int, masked: bool) -> str:
+    """Likewise as text; `data` may have changed there then. Raises UnicodeDecodeError."""
+    return leaves.text(data, start, stop, masked)
+
+
 def append_frame(out: bytearray, first: int, payload: bytes | bytearray | memoryview, key: bytes | None) -> None:
-    """Append a frame to `out`: `first` is its first byte, `key` the mask key of a client's frame."""
-    size = len(payload)
-    if size < 126:
-        out.append(first)
-        out.append(size if key is None else MASK | size)
-    elif size < 65536:
-        out += _head_16(first, 126 if key is None else MASK | 126, size)
-    else:
-        out += _head_64(first, 127 if key is None else MASK | 127, size)
-    if key is None:
-        out += payload
-    else:
-        out += key
-        out += mask(payload, key)
+    """Append a frame to `out`: `first` is its first byte, `key` the mask key of a client's frame. Section 5.2."""
+    leaves.append_frame(out, first, payload, key)

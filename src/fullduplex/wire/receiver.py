@@ -12,7 +12,8 @@ from __future__ import annotations
 import codecs
 from typing import Final
 
-from .codec import FIN, MASK, MAX_HEAD, OPCODE, RSV, broken_rule, head_length, head_size, mask
+from . import leaves
+from .codec import FIN, MASK, MAX_HEAD, OPCODE, RSV, broken_rule, head_length, head_size
 from .errors import PayloadTooBig, ProtocolError
 from .extensions import Extension, widened
 from .limits import MAX_QUEUE_SIZE, SMALL_FRAGMENT
@@ -20,6 +21,8 @@ from .opcodes import CloseCode, Opcode, is_sendable
 from .rate import Meter
 
 NO_LIMIT: Final = 2**63 - 1
+
+CLOSE: Final = int(Opcode.CLOSE)
 
 TEXT_FRAME: Final = FIN | Opcode.TEXT
 BINARY_FRAME: Final = FIN | Opcode.BINARY
@@ -80,7 +83,7 @@ class Receiver:
         # ... what has become of this read, besides messages that were whole in it ...
         self._decoded = 0  # bytes that an extension has made
         self._completed = 0  # messages
-        self.rest: bytes | bytearray = b""  # what is left of it, when so much was made of it that it is enough for now
+        self.rest = bytearray()  # what is left of it, when so much was made of it that it is enough for now
         # ... and what is complete. Taken from inbox_head on, so that taking is quick and keeps order.
         self.inbox: list[str | bytes | Fragment] = []
         self.inbox_head = 0
@@ -112,7 +115,7 @@ class Receiver:
 
     # Receiving.
 
-    def receive(self, data: bytes | bytearray, size: int, now: float) -> None:
+    def receive(self, data: bytearray, size: int, now: float) -> None:
         """The first `size` bytes of `data` came from the peer."""
         self.received_at = now
         if not self.deaf:
@@ -120,11 +123,11 @@ class Receiver:
 
     def go_on(self) -> None:
         """Receive the `rest` of what came; some of it may be left again."""
-        rest, self.rest = self.rest, b""
+        rest, self.rest = self.rest, bytearray()
         if not self.deaf:
             self._receive(rest, len(rest))
 
-    def _receive(self, data: bytes | bytearray, size: int) -> None:
+    def _receive(self, data: bytearray, size: int) -> None:
         at = 0
         self._decoded = self._completed = 0
         before = len(self.inbox)
@@ -134,12 +137,13 @@ class Receiver:
         elif self._stash:
             at = self._receive_frame(data, 0, size)
         inbox = self.inbox
-        bit = MASK if self.server else 0
+        masked = self.server
+        bit = MASK if masked else 0
         longest = self.max_frame
         usual = self._expects_message()
         total = 0
         while at < size:
-            # The usual frame: a whole message, all of it in this buffer, its length in 7 or 16 bits.
+            # The usual frame: a whole message, all of it in this buffer, its length in the shortest form.
             first = data[at]
             if usual and (first == BINARY_FRAME or first == TEXT_FRAME) and size - at > 3:
                 length = data[at + 1] - bit
@@ -149,18 +153,22 @@ class Receiver:
                     start += 2
                     if length < 126:
                         length = -1
-                elif length > 126:
+                elif length == 127:
+                    start += 8
+                    if size - at > 10 and not any(data[at + 2 : at + 6]):  # else it is not all in this buffer
+                        length = int.from_bytes(data[at + 6 : at + 10], "big")
+                    if length < 65_536:
+                        length = -1
+                elif length > 127:
                     length = -1
                 stop = start + length
                 if start <= stop <= size and length <= longest:
                     message: str | bytes
-                    if bit:
-                        message = mask(data[start:stop], data[start - 4 : start])
+                    if first == BINARY_FRAME:
+                        message = leaves.payload(data, start, stop, masked)
                     else:
-                        message = bytes(data[start:stop])
-                    if first == TEXT_FRAME:
                         try:
-                            message = str(message, "utf-8")
+                            message = leaves.text(data, start, stop, masked)
                         except UnicodeDecodeError as error:
                             self._fail(CloseCode.INVALID_DATA, f"invalid UTF-8 in a text message: {error.reason}")
                             break
@@ -185,14 +193,14 @@ class Receiver:
         """The next frame may be a whole message, to be delivered as such."""
         return not (self.deaf or self._message_opcode or self.streaming or self._sees_all)
 
-    def _receive_frame(self, data: bytes | bytearray, at: int, size: int) -> int:
+    def _receive_frame(self, data: bytearray, at: int, size: int) -> int:
         """Read any frame, or what there is of it; return where it stopped."""
         if self.deaf:
             return size
         at = self._receive_head(data, at, size)
         return at if self._remaining < 0 else self._receive_payload(data, at, size)
 
-    def _receive_head(self, data: bytes | bytearray, at: int, size: int) -> int:
+    def _receive_head(self, data: bytearray, at: int, size: int) -> int:
         """Read a frame's head from `at` on, or as much as there is; return where it stopped."""
         held = len(self._stash)
         head = self._stash + data[at : min(size, at + MAX_HEAD - held)]
@@ -247,16 +255,17 @@ class Receiver:
             self._fragments += 1
         return True
 
-    def _receive_payload(self, data: bytes | bytearray, at: int, size: int) -> int:
+    def _receive_payload(self, data: bytearray, at: int, size: int) -> int:
         """Read what there is of the payload of the frame in progress; return where it stopped."""
         length = min(self._remaining, size - at)
-        piece = data[at : at + length]
-        if self.server:
-            key = self._key
-            piece = mask(piece, key)
+        key = self._key
+        is_plain = self._opcode < CLOSE and not self._encoded
+        piece = self._message if is_plain else bytearray()
+        leaves.extend(piece, data, at, at + length, key)
+        if length & 3:
             self._key = key[length & 3 :] + key[: length & 3]
         self._remaining -= length
-        if self._opcode >= Opcode.CLOSE:
+        if self._opcode >= CLOSE:
             self._control += piece
             if not self._remaining:
                 self._remaining = -1
@@ -266,10 +275,9 @@ class Receiver:
             self.active = True
             complete = not self._remaining and self._fin
             if self._encoded:
-                piece = self._decode(piece, complete)
+                self._message += self._decode(bytes(piece), complete)
                 if self.deaf:
                     return size
-            self._message += piece
             if self._message_opcode == Opcode.TEXT and not self._is_utf8(complete):
                 return size
             if not self._remaining:
@@ -278,12 +286,12 @@ class Receiver:
                     self._deliver(complete)
         return size if self.deaf else at + length
 
-    def _decode(self, piece: bytes | bytearray, complete: bool) -> bytes:
+    def _decode(self, piece: bytes, complete: bool) -> bytes:
         """What the extension makes of a piece of a message; nothing if that breaks a rule."""
         assert self.extension is not None
         left = self.max_size - self._message_size
         try:
-            piece = self.extension.decode(bytes(piece), complete, left)
+            piece = self.extension.decode(piece, complete, left)
         except PayloadTooBig:
             self._fail_decoded()
             return b""

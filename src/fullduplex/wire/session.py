@@ -20,7 +20,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from .codec import FIN, MaskKeys, append_frame
+from . import leaves
+from .codec import FIN, MaskKeys
 from .errors import (
     ConcurrencyError,
     ConnectionClosed,
@@ -288,7 +289,7 @@ class Session(Receiver):
 
     def _append(self, first: int, payload: Payload) -> None:
         keys = self._mask_keys
-        append_frame(self.out, first, payload, None if keys is None else keys.next())
+        leaves.append_frame(self.out, first, payload, None if keys is None else keys.next())
 
     def _append_data(self, first: int, payload: Payload) -> None:
         self.active = True
@@ -312,11 +313,12 @@ class Session(Receiver):
         if self.state is not OPEN or self.sending:
             raise self._refusal()
         if self.extension is not None:
-            self._append_data(*self._encode(self.extension, first, payload, compress))
+            first, payload = self._encode(self.extension, first, payload, compress)
+            self._append_data(first, payload)
             return
         self.active = True
         keys = self._mask_keys
-        append_frame(self.out, first, payload, None if keys is None else keys.next())
+        leaves.append_frame(self.out, first, payload, None if keys is None else keys.next())
 
     def send_fragment(self, opcode: int, payload: Payload, fin: bool, compress: bool | None = None) -> None:
         """Send a part of a message, of TEXT or BINARY; `fin` marks the last. Raises ConnectionClosed. Section 5.4."""

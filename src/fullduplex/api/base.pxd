@@ -1,0 +1,8 @@
+from ..engine.link cimport Link
+from ..wire.session cimport Session
+
+cdef class BaseConnection:
+    cdef public object settings, request, response, subprotocol, backlog, _id, _remote_address
+    cdef public Session session
+    cdef public Link link
+    cdef public bint finished

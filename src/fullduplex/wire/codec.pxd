@@ -1,0 +1,16 @@
+from . cimport leaves
+from libc.stdint cimport uint64_t
+
+cdef class MaskKeys:
+    cdef public bytes _page
+    cdef public Py_ssize_t _at
+    cpdef bytes next(self)
+
+cpdef int head_size(int second)
+cpdef object head_length(bytes head)
+cpdef str broken_rule(int first, int second, bint server, bint continues, int rsv=*)
+cpdef bytes mask(data, key)
+cpdef bytes payload(bytearray data, Py_ssize_t start, Py_ssize_t stop, bint masked)
+cpdef extend(bytearray message, bytearray data, Py_ssize_t start, Py_ssize_t stop, bytes key)
+cpdef str text(bytearray data, Py_ssize_t start, Py_ssize_t stop, bint masked)
+cpdef append_frame(bytearray out, int first, payload, bytes key)

@@ -1,0 +1,125 @@
+# cython: language_level=3
+# The leaves in C; `leaves.py` says what each does.
+
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE, PyByteArray_Resize
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.unicode cimport PyUnicode_DecodeUTF8
+from libc.stdint cimport uint32_t, uint64_t
+from libc.string cimport memcpy
+
+ctypedef unsigned char byte
+
+
+cdef inline void xor(byte* out, const byte* data, Py_ssize_t size, const byte* key) noexcept nogil:
+    # A word at a time, by memcpy because nothing is aligned: compilers make vectors of it.
+    cdef uint32_t half
+    cdef uint64_t word, keys
+    cdef Py_ssize_t i = 0
+    memcpy(&half, key, 4)
+    keys = <uint64_t> half << 32 | half
+    while i <= size - 8:
+        memcpy(&word, data + i, 8)
+        word ^= keys
+        memcpy(out + i, &word, 8)
+        i += 8
+    while i < size:
+        out[i] = data[i] ^ key[i & 3]
+        i += 1
+
+
+cdef inline bytes mask(object data, object key):
+    cdef Py_buffer view
+    cdef bytes result
+    if len(key) != 4:
+        raise ValueError("a mask key has four bytes")
+    cdef bytes four = bytes(key)
+    PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+    try:
+        result = PyBytes_FromStringAndSize(NULL, view.len)
+        xor(<byte*> PyBytes_AS_STRING(result), <const byte*> view.buf, view.len, <const byte*> PyBytes_AS_STRING(four))
+    finally:
+        PyBuffer_Release(&view)
+    return result
+
+
+cdef inline byte* find(bytearray data, Py_ssize_t start, Py_ssize_t stop, bint masked) except NULL:
+    if not (4 if masked else 0) <= start <= stop <= PyByteArray_GET_SIZE(data):
+        raise IndexError("no such payload")
+    return <byte*> PyByteArray_AS_STRING(data) + start
+
+
+cdef inline bytes payload(bytearray data, Py_ssize_t start, Py_ssize_t stop, bint masked):
+    cdef byte* source = find(data, start, stop, masked)
+    cdef bytes result
+    if not masked:
+        return PyBytes_FromStringAndSize(<char*> source, stop - start)
+    result = PyBytes_FromStringAndSize(NULL, stop - start)
+    xor(<byte*> PyBytes_AS_STRING(result), source, stop - start, source - 4)
+    return result
+
+
+cdef inline object extend(bytearray message, bytearray data, Py_ssize_t start, Py_ssize_t stop, bytes key):
+    cdef byte* source = find(data, start, stop, False)
+    cdef Py_ssize_t at = PyByteArray_GET_SIZE(message)
+    if message is data or PyBytes_GET_SIZE(key) not in (0, 4):
+        raise ValueError("a message of its own, and a mask key of four bytes or none")
+    PyByteArray_Resize(message, at + stop - start)
+    if PyBytes_GET_SIZE(key):
+        xor(<byte*> PyByteArray_AS_STRING(message) + at, source, stop - start, <const byte*> PyBytes_AS_STRING(key))
+    else:
+        memcpy(PyByteArray_AS_STRING(message) + at, source, stop - start)
+
+
+cdef inline str text(bytearray data, Py_ssize_t start, Py_ssize_t stop, bint masked):
+    cdef byte* source = find(data, start, stop, masked)
+    if masked:
+        xor(source, source, stop - start, source - 4)
+    return PyUnicode_DecodeUTF8(<char*> source, stop - start, NULL)
+
+
+cdef inline int put(bytearray out, byte first, const char* data, Py_ssize_t size, const byte* key) except -1:
+    cdef Py_ssize_t at = PyByteArray_GET_SIZE(out)
+    cdef int head = 2 if size < 126 else 4 if size < 65536 else 10
+    cdef int i
+    PyByteArray_Resize(out, at + head + (4 if key != NULL else 0) + size)
+    cdef byte* to = <byte*> PyByteArray_AS_STRING(out) + at
+    cdef byte bit = 0x80 if key != NULL else 0
+    to[0] = first
+    if head == 2:
+        to[1] = bit | <byte> size
+    elif head == 4:
+        to[1] = bit | 126
+        to[2] = <byte> (size >> 8)
+        to[3] = <byte> (size & 255)
+    else:
+        to[1] = bit | 127
+        for i in range(8):
+            to[2 + i] = <byte> ((<uint64_t> size >> (56 - 8 * i)) & 255)
+    to += head
+    if key == NULL:
+        memcpy(to, data, size)
+    else:
+        memcpy(to, key, 4)
+        xor(to + 4, <const byte*> data, size, key)
+    return 0
+
+
+cdef inline object append_frame(bytearray out, int first, object payload, bytes key):
+    cdef Py_buffer view
+    cdef const byte* keys = NULL
+    if not 0 <= first <= 255:
+        raise ValueError("byte must be in range(0, 256)")
+    if key is not None:
+        if PyBytes_GET_SIZE(key) != 4:
+            raise ValueError("a mask key has four bytes")
+        keys = <const byte*> PyBytes_AS_STRING(key)
+    if PyBytes_CheckExact(payload):
+        put(out, first, PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload), keys)
+        return None
+    PyObject_GetBuffer(payload, &view, PyBUF_SIMPLE)
+    try:
+        put(out, first, <const char*> view.buf, view.len, keys)
+    finally:
+        PyBuffer_Release(&view)
+    return None

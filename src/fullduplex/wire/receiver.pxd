@@ -1,0 +1,49 @@
+cimport cython
+
+from . cimport leaves
+
+cdef class Fragment:
+    cdef public object data
+    cdef public bint fin
+
+cdef class Receiver:
+    cdef public bint server, _fin, _encoded, _sees_all, _skipping, streaming, deaf, active
+    cdef public long long max_size, max_frame, max_fragments
+    cdef public object extension, meter
+    cdef public double received_at
+    cdef public bytes _stash, _key, _control
+    cdef public int _opcode, _message_opcode, _rsv
+    cdef public long long _remaining, _message_size, _fragments
+    cdef public Py_ssize_t _valid
+    cdef public bytearray _message, rest
+    cdef public Py_ssize_t _decoded, _completed
+    cdef public list inbox
+    cdef public Py_ssize_t inbox_head, inbox_size
+
+    cpdef _receive_control(self, int opcode, bytes payload)
+    cpdef _fail(self, int code, str rule, kind=*, str limit=*, cause=*)
+    cpdef _measure(self, Py_ssize_t size, Py_ssize_t messages)
+
+    cpdef receive(self, bytearray data, Py_ssize_t size, double now)
+    cpdef go_on(self)
+    @cython.locals(at=Py_ssize_t, before=Py_ssize_t, usual_ones=Py_ssize_t, inbox=list, bit=int, masked=bint, longest="long long", usual=bint,
+                   total=Py_ssize_t, first=int, length=Py_ssize_t, start=Py_ssize_t, stop=Py_ssize_t)
+    cdef _receive(self, bytearray data, Py_ssize_t size)
+    cdef bint _expects_message(self)
+    cdef Py_ssize_t _receive_frame(self, bytearray data, Py_ssize_t at, Py_ssize_t size) except -1
+    @cython.locals(held=Py_ssize_t, head=bytes, need=int, opcode=int)
+    cdef Py_ssize_t _receive_head(self, bytearray data, Py_ssize_t at, Py_ssize_t size) except -1
+    cdef bint _begin_data(self, int first, long long length) except -1
+    @cython.locals(length=Py_ssize_t, key=bytes, complete=bint, is_plain=bint, piece=bytearray)
+    cdef Py_ssize_t _receive_payload(self, bytearray data, Py_ssize_t at, Py_ssize_t size) except -1
+    cdef bytes _decode(self, piece, bint complete)
+    cdef bint _is_utf8(self, bint complete) except -1
+    cdef _deliver(self, bint complete)
+    cdef _fail_decoded(self)
+    cdef _fail_too_big(self, long long length)
+    cpdef stream(self)
+    cpdef skip(self)
+    cpdef drop(self, Py_ssize_t kept)
+    cdef _keep(self, list messages)
+    @cython.locals(inbox=list, head=Py_ssize_t)
+    cpdef take(self)

@@ -11,7 +11,14 @@ cdef class Connection(BaseConnection):
     cdef public Receive _iterate
     cdef public Waiter _waiter
 
+    cpdef Waiter wait(self)
+    @cython.locals(session=Session)
+    cpdef resume_reading(self)
     @cython.locals(session=Session, link=Link)
     cpdef received(self)
+    @cython.locals(session=Session)
+    cdef _check_queue(self)
+    cpdef bint is_behind(self)
+    cpdef conclude(self)
     @cython.locals(session=Session, inbox=list)
     cpdef _hear(self)

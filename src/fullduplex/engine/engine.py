@@ -22,7 +22,7 @@ from typing import Final, Protocol
 
 from ..wire.opcodes import CloseCode
 from ..wire.session import OPEN
-from .link import CONNECTS, Link
+from .link import Link
 from .poller import READ, WRITE, Poller, make_poller
 from .timers import NEVER, NO_SLOT, Timed, Wheel
 
@@ -187,7 +187,7 @@ class Engine:
 
     def add(self, link: Link) -> None:
         """Serve `link` from now on."""
-        self.poller.register(link.fd, WRITE if link.phase == CONNECTS else READ)
+        self.poller.register(link.fd, link.events())
         self.links[link.fd] = link
         self.wheel.add(link)
         if not self._ticking:
@@ -195,7 +195,7 @@ class Engine:
 
     def connect(self, link: Link, address: object) -> None:
         """Begin to connect the link's socket; its owner hears `ready` or `ended`. None: it is connected."""
-        link.phase = CONNECTS
+        link.connects()
         self.add(link)
         try:
             code = 0 if address is None else link.sock.connect_ex(address)  # type: ignore[arg-type]

@@ -1,10 +1,12 @@
 cimport cython
 
 from . cimport calls
+from .engine cimport Engine
 from ..wire.session cimport Session
 
 cdef class Link:
-    cdef public object engine, sock, owner
+    cdef public object sock, owner
+    cdef public Engine engine
     cdef public Session session
     cdef public bytearray unsent
     cdef public int fd, _direct, phase, ending
@@ -13,9 +15,9 @@ cdef class Link:
     cdef public bint tls, reading, resting, wants_read, wants_write, corked, dirty, draining
     cdef public long long slow_size, low_water
 
-    @cython.locals(session=Session, size=Py_ssize_t)
+    @cython.locals(engine=Engine, session=Session, size=Py_ssize_t)
     cpdef readable(self)
-    @cython.locals(session=Session)
+    @cython.locals(engine=Engine, session=Session)
     cdef _serve(self, Py_ssize_t size)
     cdef _half_ended(self)
     cpdef open(self, extension=*)
@@ -28,6 +30,8 @@ cdef class Link:
     @cython.locals(session=Session)
     cdef _set_paused(self)
     cdef _watch(self)
+    cpdef int events(self)
+    cpdef connects(self)
     cpdef touch(self)
     @cython.locals(session=Session, out=bytearray, sent=Py_ssize_t, waited=Py_ssize_t)
     cpdef flush(self)

@@ -249,12 +249,15 @@ class Link:
                 self.engine.serve_again(self)
 
     def _watch(self) -> None:
-        if self.fd < 0:
-            return
+        if self.fd >= 0:
+            self.engine.watch(self, self.events())
+
+    def events(self) -> int:
+        """What the socket is to be watched for."""
         # Where TLS wants the one, the other may be ready all the time, and of no use.
         reads = not self.session.paused and self.phase != CONNECTS and not self.wants_write
         writes = self.wants_write or self.phase == CONNECTS or (self.unsent is not None and not self.wants_read)
-        self.engine.watch(self, (READ if reads else 0) | (WRITE if writes else 0))
+        return (READ if reads else 0) | (WRITE if writes else 0)
 
     # Bytes out.
 
@@ -354,6 +357,10 @@ class Link:
         return self.unsent is not None or self.session.pacer is not None
 
     # TCP and TLS come up.
+
+    def connects(self) -> None:
+        """TCP is not established yet."""
+        self.phase = CONNECTS
 
     def _establish(self) -> None:
         """Go on with connecting, then with TLS's handshake."""

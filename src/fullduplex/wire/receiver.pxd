@@ -26,7 +26,7 @@ cdef class Receiver:
 
     cpdef receive(self, bytearray data, Py_ssize_t size, double now)
     cpdef go_on(self)
-    @cython.locals(at=Py_ssize_t, before=Py_ssize_t, usual_ones=Py_ssize_t, inbox=list, bit=int, masked=bint, longest="long long", usual=bint,
+    @cython.locals(at=Py_ssize_t, usual_ones=Py_ssize_t, inbox=list, bit=int, masked=bint, longest="long long", usual=bint,
                    total=Py_ssize_t, first=int, length=Py_ssize_t, start=Py_ssize_t, stop=Py_ssize_t)
     cdef _receive(self, bytearray data, Py_ssize_t size)
     cdef bint _expects_message(self)

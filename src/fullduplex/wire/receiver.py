@@ -130,7 +130,6 @@ class Receiver:
     def _receive(self, data: bytearray, size: int) -> None:
         at = 0
         self._decoded = self._completed = 0
-        before = len(self.inbox)
         usual_ones = 0
         if self._remaining >= 0:
             at = self._receive_payload(data, 0, size)
@@ -184,7 +183,7 @@ class Receiver:
             at = self._receive_frame(data, at, size)
             usual = self._expects_message()
         self.inbox_size += total
-        if len(inbox) != before:
+        if usual_ones:
             self.active = True
         if self.meter is not None:
             self._measure(at, usual_ones + self._completed)

@@ -59,7 +59,10 @@ class BuildOrLeave(build_ext):
         """From Python to C."""
         from Cython.Build import cythonize
 
-        found = cythonize(self.extensions, compiler_directives=DIRECTIVES, build_dir=self.build_temp, quiet=True)
+        # All of them, always: what changed in a .pxd that is imported by `from . cimport` goes unseen otherwise.
+        found = cythonize(
+            self.extensions, compiler_directives=DIRECTIVES, build_dir=self.build_temp, quiet=True, force=True
+        )
         for extension, translated in zip(self.extensions, found, strict=True):
             extension.sources = translated.sources
 

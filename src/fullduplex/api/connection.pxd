@@ -2,8 +2,20 @@ cimport cython
 
 from ..engine.link cimport Link
 from ..wire.session cimport Session
-from .awaitables cimport Receive, Waiter
+from . cimport contexts, direct
+from .awaitables cimport Step, Waiter
 from .base cimport BaseConnection
+
+# What is imported, as C knows it.
+cdef int BINARY_FRAME, TEXT_FRAME, GATHER
+cdef object CLOSING, CONNECTING, OPEN, DONE
+
+cdef class Receive(Step):
+    cdef public Connection _connection
+    cdef public bint _iterates
+
+    @cython.locals(connection=Connection, session=Session)
+    cpdef answer(self)
 
 cdef class Connection(BaseConnection):
     cdef object __weakref__
@@ -14,11 +26,10 @@ cdef class Connection(BaseConnection):
     cpdef Waiter wait(self)
     @cython.locals(session=Session)
     cpdef resume_reading(self)
-    @cython.locals(session=Session, link=Link)
     cpdef received(self)
+    @cython.locals(session=Session, inbox=list)
+    cpdef hear(self)
     @cython.locals(session=Session)
     cdef _check_queue(self)
     cpdef bint is_behind(self)
     cpdef conclude(self)
-    @cython.locals(session=Session, inbox=list)
-    cpdef _hear(self)

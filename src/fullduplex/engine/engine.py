@@ -20,8 +20,7 @@ import time
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from ..wire.opcodes import CloseCode
-from ..wire.session import OPEN
+from ..wire.opcodes import OPEN, CloseCode
 from .link import Link
 from .poller import READ, WRITE, Poller, make_poller
 from .timers import NEVER, NO_SLOT, Timed, Wheel

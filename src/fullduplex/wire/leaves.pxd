@@ -8,7 +8,23 @@ from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcpy
 
+cdef extern from *:
+    """
+    /* What a bytearray can hold, its last zero included: what was deleted at its beginning still counts as held. */
+    static Py_ssize_t fullduplex_capacity(PyObject *out)
+    {
+        PyByteArrayObject *array = (PyByteArrayObject *) out;
+        return array->ob_alloc - (array->ob_start - array->ob_bytes);
+    }
+    #define fullduplex_set_size(out, size) Py_SET_SIZE((PyVarObject *) (out), size)
+    """
+    Py_ssize_t capacity "fullduplex_capacity"(bytearray)
+    void set_size "fullduplex_set_size"(bytearray, Py_ssize_t)
+
 ctypedef unsigned char byte
+
+cdef enum:
+    SMALLEST = 1000  # bytes; malloc is quickest with what is at most a little more
 
 
 cdef inline void xor(byte* out, const byte* data, Py_ssize_t size, const byte* key) noexcept nogil:
@@ -78,12 +94,22 @@ cdef inline str text(bytearray data, Py_ssize_t start, Py_ssize_t stop, bint mas
     return PyUnicode_DecodeUTF8(<char*> source, stop - start, NULL)
 
 
+cdef inline byte* append(bytearray out, Py_ssize_t size) except NULL:
+    # Where `size` more bytes are to be written. Room is made for more than one frame: `out` is emptied soon.
+    cdef Py_ssize_t before = PyByteArray_GET_SIZE(out)
+    cdef Py_ssize_t after = before + size
+    if after >= capacity(out):
+        PyByteArray_Resize(out, max(after, 2 * before, SMALLEST))
+    set_size(out, after)
+    cdef byte* at = <byte*> PyByteArray_AS_STRING(out) + before
+    at[size] = 0  # as all bytearrays end
+    return at
+
+
 cdef inline int put(bytearray out, byte first, const char* data, Py_ssize_t size, const byte* key) except -1:
-    cdef Py_ssize_t at = PyByteArray_GET_SIZE(out)
     cdef int head = 2 if size < 126 else 4 if size < 65536 else 10
     cdef int i
-    PyByteArray_Resize(out, at + head + (4 if key != NULL else 0) + size)
-    cdef byte* to = <byte*> PyByteArray_AS_STRING(out) + at
+    cdef byte* to = append(out, head + (4 if key != NULL else 0) + size)
     cdef byte bit = 0x80 if key != NULL else 0
     to[0] = first
     if head == 2:

@@ -29,6 +29,9 @@ MAX_REASON: Final = 123
 MAX_QUEUE: Final = 16
 MAX_QUEUE_SIZE: Final = 1_048_576
 WRITE_LIMIT: Final = 32_768
+# Output gathers up to here before it is written out of turn, and a task that sends more than this without ever waiting
+# lets others run.
+GATHER: Final = 32_768
 
 # Time.
 OPEN_TIMEOUT: Final = 10.0

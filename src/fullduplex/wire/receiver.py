@@ -13,7 +13,7 @@ import codecs
 from typing import Final
 
 from . import leaves
-from .codec import FIN, MASK, MAX_HEAD, OPCODE, RSV, broken_rule, head_length, head_size
+from .codec import BINARY_FRAME, FIN, MASK, MAX_HEAD, OPCODE, RSV, TEXT_FRAME, broken_rule, head_length, head_size
 from .errors import PayloadTooBig, ProtocolError
 from .extensions import Extension, widened
 from .limits import MAX_QUEUE_SIZE, SMALL_FRAGMENT
@@ -23,9 +23,6 @@ from .rate import Meter
 NO_LIMIT: Final = 2**63 - 1
 
 CLOSE: Final = int(Opcode.CLOSE)
-
-TEXT_FRAME: Final = FIN | Opcode.TEXT
-BINARY_FRAME: Final = FIN | Opcode.BINARY
 
 
 class Fragment:

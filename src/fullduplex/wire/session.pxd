@@ -5,6 +5,8 @@ from .codec cimport MaskKeys
 from .keepalive cimport Keepalive
 from .receiver cimport Receiver
 
+cdef object CLOSED, CLOSING, CONNECTING, OPEN
+
 cdef class Session(Receiver):
     cdef public object limits, state, rcvd, sent, rcvd_then_sent, verdict, failure, pacer
     cdef public double close_timeout, resume_at, _controls_since, _verdict_at, _close_at, _rest_at, _idle_at

@@ -43,12 +43,10 @@ from .limits import (
     UNLIMITED,
     Limits,
 )
-from .opcodes import Close, CloseCode, Opcode, State, is_sendable
+from .opcodes import CLOSED, CLOSING, CONNECTING, OPEN, Close, CloseCode, Opcode, is_sendable
 from .rate import Pacer, make_meter
 from .receiver import Receiver
 from .states import TRANSITIONS, Event
-
-CONNECTING, OPEN, CLOSING, CLOSED = State
 
 # Seconds that a verdict waits for messages to be taken that came before it: the peer waits for its close frame.
 HOLD: Final = 2.0

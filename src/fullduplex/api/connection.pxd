@@ -7,7 +7,7 @@ from .awaitables cimport Step, Waiter
 from .base cimport BaseConnection
 
 # What is imported, as C knows it.
-cdef int BINARY_FRAME, TEXT_FRAME, GATHER
+cdef int BINARY_FRAME, TEXT_FRAME, GATHER, FAIR
 cdef object CLOSING, CONNECTING, OPEN, DONE
 
 cdef class Receive(Step):
@@ -21,9 +21,12 @@ cdef class Connection(BaseConnection):
     cdef object __weakref__
     cdef public object loop, listener, _stream, _pongs, _drain_waiters, _turn_waiters, _closed_waiters, _context
     cdef public Receive _iterate
+    cdef public Py_ssize_t _unfair
     cdef public Waiter _waiter
 
     cpdef Waiter wait(self)
+    @cython.locals(link=Link)
+    cdef _press(self, Py_ssize_t size, bint may_wait)
     @cython.locals(session=Session)
     cpdef resume_reading(self)
     cpdef received(self)

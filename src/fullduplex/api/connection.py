@@ -16,7 +16,7 @@ from typing import Any, Final, Literal, Self, overload
 from ..engine.link import Link, Owner
 from ..wire.codec import BINARY_FRAME, TEXT_FRAME
 from ..wire.errors import ConcurrencyError, ConnectionClosed, ConnectionClosedOK
-from ..wire.limits import GATHER
+from ..wire.limits import FAIR, GATHER
 from ..wire.opcodes import CLOSING, CONNECTING, OPEN, CloseCode, Opcode
 from ..wire.receiver import Fragment
 from ..wire.session import Session
@@ -85,6 +85,7 @@ class Connection(BaseConnection):
         "_pongs",
         "_stream",
         "_turn_waiters",
+        "_unfair",
         "_waiter",
         "listener",
         "loop",
@@ -100,6 +101,7 @@ class Connection(BaseConnection):
         self._pongs: dict[bytes, asyncio.Future[float]] | None = None
         self._drain_waiters: Waiters | None = None
         self._turn_waiters: Waiters | None = None
+        self._unfair = 0  # bytes sent since a task has waited last
         self._closed_waiters: Waiters | None = None
         self._context: contextvars.Context | None = None  # of the listener
 
@@ -199,6 +201,7 @@ class Connection(BaseConnection):
         elif waiter.waiting:
             raise ConcurrencyError(BUSY)
         waiter._asyncio_future_blocking = True
+        self._unfair = 0
         return waiter
 
     def resume_reading(self) -> None:
@@ -250,19 +253,32 @@ class Connection(BaseConnection):
             return self._send_in_turn(message, text, compress, key)
         if text is not None:
             is_text = text
-        session.send(TEXT_FRAME if is_text else BINARY_FRAME, payload, compress)
-        if not link.corked:
-            link.touch()
-        if len(session.out) < GATHER and not link.is_blocked():
-            return DONE
-        return self._press(link, self.backlog is None or self.backlog.policy is Policy.WAIT)
+        first = TEXT_FRAME if is_text else BINARY_FRAME
+        size = len(payload)
+        if size >= GATHER and session.send_head(first, size):
+            link.flush_with(payload)
+        else:
+            session.send(first, payload, compress)
+            if not link.corked:
+                link.touch()
+            size = len(session.out)
+            if size < GATHER and not link.is_blocked():
+                return DONE
+            link.flush()
+        return self._press(size, self.backlog is None or self.backlog.policy is Policy.WAIT)
 
-    def _press(self, link: Link, may_wait: bool) -> Awaitable[None]:
-        """Much has been sent: write it, and say whether to wait."""
-        link.flush()
+    def _press(self, size: int, may_wait: bool) -> Awaitable[None]:
+        """Much has been sent, in `size` bytes: say whether to wait."""
+        link = self.link
         if may_wait and self.is_slow:
             return Later(self._drain)
-        return DONE if link.is_blocked() and link.buffered() < GATHER else Later(_yield)
+        if link.is_blocked() and link.buffered() < GATHER:
+            return DONE
+        self._unfair += size
+        if self._unfair < FAIR:
+            return DONE
+        self._unfair = 0
+        return Later(_yield)
 
     async def _drain(self) -> None:
         """Wait until the peer has taken enough."""
@@ -347,8 +363,10 @@ class Connection(BaseConnection):
             await self._refused(session.error())
         session.send_fragment(opcode, payload, fin, compress)
         link.touch()
-        if not fin and (len(session.out) >= GATHER or link.is_blocked()):
-            await self._press(link, True)
+        size = len(session.out)
+        if not fin and (size >= GATHER or link.is_blocked()):
+            link.flush()
+            await self._press(size, True)
 
     # Ping, pong, close.
 
@@ -457,8 +475,8 @@ class Connection(BaseConnection):
             context, self._context = self._context, None
             try:
                 contexts.hear(contextvars.copy_context() if context is None else context, self)
-            except Exception:
-                self._listener_failed()
+            except Exception as error:
+                self._listener_failed(error)
             finally:
                 self._context = context
             if self.link.is_blocked() and self.is_slow:
@@ -513,13 +531,13 @@ class Connection(BaseConnection):
         context, self._context = self._context, None
         try:
             (contextvars.copy_context() if context is None else context).run(callback, *args)
-        except Exception:
-            self._listener_failed()
+        except Exception as error:
+            self._listener_failed(error)
         finally:
             self._context = context
 
-    def _listener_failed(self) -> None:
-        self.logger.error("listener failed", exc_info=True)
+    def _listener_failed(self, error: Exception) -> None:
+        self.logger.error("listener failed", exc_info=error)
         self.close(CloseCode.INTERNAL_ERROR)
 
     def noticed(self) -> None:

@@ -48,6 +48,8 @@ cdef class Link:
     cpdef touch(self)
     @cython.locals(session=Session, out=bytearray, sent=Py_ssize_t, waited=Py_ssize_t)
     cpdef flush(self)
+    @cython.locals(out=bytearray, sent=Py_ssize_t, head=Py_ssize_t)
+    cpdef flush_with(self, payload)
     @cython.locals(unsent=bytearray, sent=Py_ssize_t)
     cpdef writable(self)
     cpdef bint is_closed(self)

@@ -128,7 +128,7 @@ class Link:
             # Unasked, so it is a hang-up. Its bytes and its error keep until reading goes on.
             engine.unwatch(self)
             return
-        if session.rest:
+        if session.rest is not None:
             self._serve(0)
             return
         try:
@@ -162,7 +162,7 @@ class Link:
                     owner.received()
                 if session.attention:
                     self.attend()
-                if session.rest:
+                if session.rest is not None:
                     engine.serve_again(self)
             elif not session.deaf:
                 owner = self.owner
@@ -197,7 +197,7 @@ class Link:
             if session.inbox:
                 owner = self.owner
                 owner.received()
-            if session.rest:
+            if session.rest is not None:
                 self.engine.serve_again(self)
         if session.attention:
             self.attend()
@@ -250,7 +250,7 @@ class Link:
         session.paused = self.resting or not self.reading
         if session.paused is not before:
             self._watch()
-            if before and (self.tls or session.rest):
+            if before and (self.tls or session.rest is not None):
                 self.engine.serve_again(self)
 
     def _watch(self) -> None:
@@ -302,6 +302,24 @@ class Link:
             self._check_slow()
             if session.waiting < waited:
                 self._check_drained()
+
+    def flush_with(self, payload: bytes | bytearray | memoryview) -> None:
+        """Write what the session has to say and, behind it, a payload: a large one, to be copied only if it has to wait."""
+        out = self.session.out
+        sent = 0
+        if self.unsent is None and self.established and not self.tls:
+            try:
+                sent = calls.write_both(self.sock, self._direct, out, payload)
+            except OSError as error:
+                self._lost(error)
+                return
+        head = len(out)
+        if sent == head + len(payload):
+            out.clear()
+        else:
+            out += payload
+            del out[:sent]
+            self.flush()
 
     def writable(self) -> None:
         """The socket takes bytes again."""

@@ -53,6 +53,16 @@ def text(data: bytearray, start: int, stop: int, masked: bool) -> str:
     return str(payload(data, start, stop, masked), "utf-8")
 
 
+def append_head(out: bytearray, first: int, size: int) -> None:
+    """Append the head of a frame that is not masked, whose payload has `size` bytes, to `out`. Section 5.2."""
+    if size < 126:
+        out += bytes((first, size))
+    elif size < 65536:
+        out += _head_16(first, 126, size)
+    else:
+        out += _head_64(first, 127, size)
+
+
 def append_frame(out: bytearray, first: int, payload: bytes | bytearray | memoryview, key: bytes | None) -> None:
     """Append a frame to `out`: `first` is its first byte, `key` the mask key of a client's frame. Section 5.2."""
     size = len(payload)

@@ -80,7 +80,7 @@ class Receiver:
         # ... what has become of this read, besides messages that were whole in it ...
         self._decoded = 0  # bytes that an extension has made
         self._completed = 0  # messages
-        self.rest = bytearray()  # what is left of it, when so much was made of it that it is enough for now
+        self.rest: bytearray | None = None  # what is left of it, when so much was made of it that it is enough for now
         # ... and what is complete. Taken from inbox_head on, so that taking is quick and keeps order.
         self.inbox: list[str | bytes | Fragment] = []
         self.inbox_head = 0
@@ -120,8 +120,8 @@ class Receiver:
 
     def go_on(self) -> None:
         """Receive the `rest` of what came; some of it may be left again."""
-        rest, self.rest = self.rest, bytearray()
-        if not self.deaf:
+        rest, self.rest = self.rest, None
+        if rest is not None and not self.deaf:
             self._receive(rest, len(rest))
 
     def _receive(self, data: bytearray, size: int) -> None:

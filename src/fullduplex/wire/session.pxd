@@ -31,6 +31,7 @@ cdef class Session(Receiver):
     cdef _append_data(self, int first, payload)
     @cython.locals(keys=MaskKeys)
     cpdef send(self, int first, payload, compress=*)
+    cpdef bint send_head(self, int first, Py_ssize_t size) except -1
     cpdef send_fragment(self, int opcode, payload, bint fin, compress=*)
     cpdef send_shared(self, int first, payload, bytes frame)
     cpdef pace(self, double now)

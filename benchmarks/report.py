@@ -95,10 +95,11 @@ def number(value: float) -> str:
 
 def aim(case: Mapping[str, Any], target: Mapping[str, Any]) -> str:
     """What is aimed at, in words."""
+    limit = f"{'≥' if target['at_least'] else '≤'} {number(target['limit'])}"
+    if target["of"] is not None:
+        return f"{limit} times {target['of']}"
     titles = {column["key"]: column["title"] for column in case["columns"]}
-    text = f"{titles[target['key']]} " if target["key"] else ""
-    text += f"{'≥' if target['at_least'] else '≤'} {number(target['limit'])}"
-    return text + (f" times {target['of']}" if target["of"] is not None else "")
+    return f"{titles.get(target['key'], case['unit'])} {limit}"
 
 
 def verdict(target: Mapping[str, Any]) -> str:

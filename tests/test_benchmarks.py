@@ -92,7 +92,7 @@ def test_base_that_did_not_run() -> None:
     [
         (Target("ours", 1.15, "base"), "≤ 1.15 times base: 1.10, met"),
         (Target("ours", 1.05, "base"), "≤ 1.05 times base: 1.10, missed"),
-        (Target("ours", 24), "≤ 24.0: 24.0, met"),
+        (Target("ours", 24), "us ≤ 24.0: 24.0, met"),
         (Target("ours", 3, key="rate", at_least=True), "messages/s ≥ 3.00: 3.00, met"),
         (Target("ours", 3.1, key="rate", at_least=True), "messages/s ≥ 3.10: 3.00, missed"),
         (Target("ours", 1, "gone"), "≤ 1.00 times gone: not measured"),

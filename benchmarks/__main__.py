@@ -30,7 +30,7 @@ def main() -> None:
     )
     parser.add_argument("groups", nargs="*", metavar="GROUP", help=f"of {', '.join(GROUPS)}; default: all")
     parser.add_argument("--quick", action="store_true", help="fewer rounds, programs and connections")
-    parser.add_argument("--rounds", type=int, help="default: 5, quick 2")
+    parser.add_argument("--rounds", type=int, help="default: 7, quick 2")
     parser.add_argument("--seconds", type=float, help="for one measurement; default: 1, quick 0.4")
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--write", action="store_true", help="docs/benchmarks.md, docs/charts, benchmarks/results.json")
@@ -40,7 +40,7 @@ def main() -> None:
         parser.error(f"no group {', '.join(sorted(unknown))}; there are {', '.join(GROUPS)}")
     if options.write and set(names) != set(GROUPS):
         parser.error("--write takes a run of all groups")
-    rounds = options.rounds or (2 if options.quick else 5)
+    rounds = options.rounds or (2 if options.quick else 7)
     seconds = options.seconds or (0.4 if options.quick else 1.0)
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # servers are ended then, too

@@ -1,4 +1,4 @@
-"""What an echo server is told:  PORT [--tls PEM] [--deflate]"""
+"""What an echo server is told:  PORT [--tls PEM] [--deflate [--level N]]"""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ class Options(argparse.Namespace):
     port: int
     tls: str | None
     deflate: bool
+    level: int | None
     ssl: ssl.SSLContext | None = None
 
 
@@ -20,6 +21,7 @@ def parse() -> Options:
     parser.add_argument("port", type=int)
     parser.add_argument("--tls", metavar="PEM", help="a file with a key and its certificate")
     parser.add_argument("--deflate", action="store_true", help="agree on permessage-deflate")
+    parser.add_argument("--level", type=int, help="of compression, instead of the default; ours only")
     options = parser.parse_args(namespace=Options())
     if options.tls is not None:
         options.ssl = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -3,6 +3,7 @@
 import asyncio
 
 import fullduplex
+from fullduplex.extensions import PerMessageDeflate
 
 from .options import Options, parse
 
@@ -18,7 +19,7 @@ async def main(options: Options) -> None:
         host="127.0.0.1",
         port=options.port,
         ssl=options.ssl,
-        compression="deflate" if options.deflate else None,
+        compression=PerMessageDeflate(level=options.level) if options.deflate else None,
         max_size=None,
         ping_interval=None,
     ) as server:

@@ -42,6 +42,7 @@ class BuildOrLeave(build_ext):
             say("an editable installation runs interpreted")
             self.extensions = []
             return
+        self.force = True  # what is compiled depends on the .pxd of others, which nobody looks at
         try:
             self._translate()
             super().run()
@@ -59,7 +60,6 @@ class BuildOrLeave(build_ext):
         """From Python to C."""
         from Cython.Build import cythonize
 
-        # All of them, always: what changed in a .pxd that is imported by `from . cimport` goes unseen otherwise.
         found = cythonize(
             self.extensions, compiler_directives=DIRECTIVES, build_dir=self.build_temp, quiet=True, force=True
         )

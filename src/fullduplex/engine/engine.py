@@ -31,7 +31,7 @@ BUFFER: Final = 262_144
 # Sockets served in one tick, and connections accepted from one listening socket.
 BATCH: Final = 512
 # Sockets. A batch of less is no reason to look for another one at once.
-FEW: Final = 1
+FEW: Final = 2
 # Seconds that a tick goes on for while there is more to serve: a trip through the event loop costs as much as serving
 # some sockets, and so long nobody else in the loop has its turn.
 SPELL: Final = 0.001

@@ -1,5 +1,6 @@
 cimport cython
 
+from ..wire cimport leaves
 from . cimport calls
 from .engine cimport Engine
 from ..wire.session cimport Session

@@ -18,6 +18,7 @@ import ssl
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
+from ..wire import leaves
 from ..wire.errors import Who
 from ..wire.extensions import Extension
 from ..wire.opcodes import CLOSED, CLOSING, CONNECTING
@@ -289,7 +290,7 @@ class Link:
                     self._lost(error)
                     return
                 if sent == len(out):
-                    out.clear()
+                    leaves.empty(out)
                 else:
                     del out[:sent]
                     self.unsent = out
@@ -304,7 +305,7 @@ class Link:
                 self._check_drained()
 
     def flush_with(self, payload: bytes | bytearray | memoryview) -> None:
-        """Write what the session has to say and, behind it, a payload: a large one, to be copied only if it has to wait."""
+        """Write what the session has to say and, behind it, a payload, which is copied only if it has to wait."""
         out = self.session.out
         sent = 0
         if self.unsent is None and self.established and not self.tls:
@@ -315,7 +316,7 @@ class Link:
                 return
         head = len(out)
         if sent == head + len(payload):
-            out.clear()
+            leaves.empty(out)
         else:
             out += payload
             del out[:sent]

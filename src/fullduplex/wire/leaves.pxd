@@ -17,7 +17,21 @@ cdef extern from *:
         return array->ob_alloc - (array->ob_start - array->ob_bytes);
     }
     #define fullduplex_set_size(out, size) Py_SET_SIZE((PyVarObject *) (out), size)
+
+    /* Not by a resize to 0: that has malloc cut the memory down to one byte, and keeps it. */
+    static int fullduplex_empty(PyObject *out)
+    {
+        PyByteArrayObject *array = (PyByteArrayObject *) out;
+        if (array->ob_exports)
+            return PyByteArray_Resize(out, 0); /* BufferError, as for any change while it is looked into */
+        PyObject_Free(array->ob_bytes);
+        array->ob_bytes = array->ob_start = NULL;
+        array->ob_alloc = 0;
+        Py_SET_SIZE((PyVarObject *) array, 0);
+        return 0;
+    }
     """
+    int empty "fullduplex_empty"(bytearray) except -1
     Py_ssize_t capacity "fullduplex_capacity"(bytearray)
     void set_size "fullduplex_set_size"(bytearray, Py_ssize_t)
 

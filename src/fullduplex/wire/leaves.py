@@ -53,6 +53,11 @@ def text(data: bytearray, start: int, stop: int, masked: bool) -> str:
     return str(payload(data, start, stop, masked), "utf-8")
 
 
+def empty(out: bytearray) -> None:
+    """Take everything out of `out`, its memory included."""
+    out.clear()
+
+
 def append_head(out: bytearray, first: int, size: int) -> None:
     """Append the head of a frame that is not masked, whose payload has `size` bytes, to `out`. Section 5.2."""
     if size < 126:

@@ -7,4 +7,5 @@ cdef class BaseConnection(Owner):
     cdef public Link link
     cdef public bint finished
 
+    cpdef bint lags(self) except -1
     cpdef hear(self)

@@ -90,6 +90,10 @@ class BaseConnection(Owner):
     @property
     def is_slow(self) -> bool:
         """The peer takes bytes slower than they are sent: over `write_limit` of them wait."""
+        return self.lags()
+
+    def lags(self) -> bool:
+        """What `is_slow` tells, for whom a property costs too much."""
         return self.link.is_blocked() and self.link.buffered() > self.settings.write_high
 
     @property

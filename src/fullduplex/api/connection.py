@@ -270,10 +270,11 @@ class Connection(BaseConnection):
     def _press(self, size: int, may_wait: bool) -> Awaitable[None]:
         """Much has been sent, in `size` bytes: say whether to wait."""
         link = self.link
-        if may_wait and self.is_slow:
-            return Later(self._drain)
-        if link.is_blocked() and link.buffered() < GATHER:
-            return DONE
+        if link.is_blocked():
+            if may_wait and self.lags():
+                return Later(self._drain)
+            if link.buffered() < GATHER:
+                return DONE
         self._unfair += size
         if self._unfair < FAIR:
             return DONE
@@ -282,7 +283,7 @@ class Connection(BaseConnection):
 
     async def _drain(self) -> None:
         """Wait until the peer has taken enough."""
-        while self.is_slow:
+        while self.lags():
             if self._drain_waiters is None:
                 self._drain_waiters = {}
             self.expect_drain()
@@ -479,7 +480,7 @@ class Connection(BaseConnection):
                 self._listener_failed(error)
             finally:
                 self._context = context
-            if self.link.is_blocked() and self.is_slow:
+            if self.lags():
                 # Who does not read what it asked for is not asked for more.
                 self.link.pause_reading()
                 self.expect_drain()

@@ -91,6 +91,15 @@ cdef inline byte* find(bytearray data, Py_ssize_t start, Py_ssize_t stop, bint m
     return <byte*> PyByteArray_AS_STRING(data) + start
 
 
+cdef inline long long long_length(bytearray data, Py_ssize_t at) except? -1:
+    cdef const byte* source = find(data, at, at + 8, False)
+    cdef uint64_t length = 0
+    cdef int i
+    for i in range(8):
+        length = length << 8 | source[i]
+    return <long long> length if 65_535 < length and not length >> 63 else -1
+
+
 cdef inline bytes payload(bytearray data, Py_ssize_t start, Py_ssize_t stop, bint masked):
     cdef byte* source = find(data, start, stop, masked)
     cdef bytes result

@@ -38,6 +38,12 @@ def mask(data: bytes | bytearray | memoryview, key: bytes | bytearray) -> bytes:
     return bytes(result)
 
 
+def long_length(data: bytearray, at: int) -> int:
+    """The length of 64 bits that stands in `data` at `at`; -1 if a shorter form would do, or it is over 2^63 - 1."""
+    length = _int(data[at : at + 8])
+    return length if 65_535 < length < 1 << 63 else -1
+
+
 def payload(data: bytearray, start: int, stop: int, masked: bool) -> bytes:
     """The payload that stands in `data` from `start` to `stop`, its mask key, if it is `masked`, right before it."""
     return mask(data[start:stop], data[start - 4 : start]) if masked else bytes(data[start:stop])

@@ -151,14 +151,11 @@ class Receiver:
                         length = -1
                 elif length == 127:
                     start += 8
-                    if size - at > 10 and not any(data[at + 2 : at + 6]):  # else it is not all in this buffer
-                        length = int.from_bytes(data[at + 6 : at + 10], "big")
-                    if length < 65_536:
-                        length = -1
+                    length = leaves.long_length(data, at + 2) if size - at > 10 else -1
                 elif length > 127:
                     length = -1
-                stop = start + length
-                if start <= stop <= size and length <= longest:
+                if 0 <= length <= longest and length <= size - start:
+                    stop = start + length
                     message: str | bytes
                     if first == BINARY_FRAME:
                         message = leaves.payload(data, start, stop, masked)

@@ -13,6 +13,7 @@ are started anew, over forked: they share no loop, thread or lock, and run what 
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import socket
 import sys
@@ -122,8 +123,10 @@ class Worker:
         return await self.wait_end()
 
     def _signal(self, number: signal.Signals) -> None:
-        with suppress(ProcessLookupError):  # it has ended already
-            self._process.send_signal(number)
+        # Not with send_signal: that may find the end of the process before asyncio does, who then has no exit code.
+        with suppress(ProcessLookupError):
+            if self._process.returncode is None:
+                os.kill(self.pid, number)
 
 
 class Place:

@@ -367,12 +367,12 @@ async def closed(ws: library.ClientConnection) -> int:
     return caught.value.code
 
 
-# Elsewhere they share one socket, which no worker may keep to itself.
+# Elsewhere they share one socket: who is the first to accept has the connection, and may have them all.
 SHARING = "import sys; from fullduplex.cli import main, workers; workers.SPREADS = False; sys.exit(main(sys.argv[1:]))"
 
 
 @pytest.mark.parametrize("command", [COMMAND, (sys.executable, "-c", SHARING)], ids=["spread", "shared"])
-def test_each_serves_some_and_one_that_was_killed_is_replaced(command: tuple[str, ...]) -> None:
+def test_all_serve_and_one_that_was_killed_is_replaced(command: tuple[str, ...]) -> None:
     with serving("--quiet", command=command) as it:
 
         async def clients() -> None:
@@ -380,8 +380,8 @@ def test_each_serves_some_and_one_that_was_killed_is_replaced(command: tuple[str
             os.kill(it.workers[0], signal.SIGKILL)
             assert it.worker("has ended: Killed (signal 9)") == it.workers[0]
             ended = [ws for ws in connections if not await lives(ws)]
-            assert 0 < len(ended) < len(connections)
-            assert {ws.close_code for ws in ended} == {1006}
+            assert command is not COMMAND or 0 < len(ended) < len(connections)
+            assert {ws.close_code for ws in ended} <= {1006}
             assert it.worker("serves") not in it.workers
             for ws in await connect_all(it.url):
                 await ws.send("again")
@@ -418,7 +418,7 @@ def test_the_end(number: signal.Signals, everybody: bool) -> None:
         assert it.process.stderr is not None
         assert it.process.stderr.read() == ""
         lines = it.rest().splitlines()
-        assert sum("closed   1001 (going away), 0 messages" in line for line in lines) == 8
+        assert sum("closed   1001 (going away), 0 messages" in line for line in lines) == 8, "\n".join(lines)
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(address_of(it.url))
 

@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from functools import partial
 from typing import Any, Final
 
 from .. import (
@@ -30,7 +29,7 @@ from .. import serve as start_server
 from ..wire.handshake import Origins
 from ..wire.limits import MAX_MESSAGE
 from .post import Patient, Post
-from .text import CYAN, GREEN, RED, YELLOW, Failure, Paint, address, excerpt, harmless
+from .text import CYAN, GREEN, RED, YELLOW, Failure, Paint, address, excerpt, harmless, say
 from .workers import OPTION, Supervisor, bind
 
 SUMMARY = "run an echo server"
@@ -45,7 +44,10 @@ With several workers, processes that share the port, one that dies is replaced; 
 and no client is refused.
 """
 
-LONGEST: Final = 500  # characters that a client can put into a line: it stays one write, unmixed with other workers'
+LONGEST: Final = (
+    500  # characters that a client can put into a line: one write of a pipe (PIPE_BUF), unmixed with others
+)
+SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -130,7 +132,7 @@ async def _supervise(args: argparse.Namespace) -> None:
         raise Failure(error.strerror or str(error)) from None
     listening = f"listening on {_urls(args, places[0])} with {args.workers} workers (Ctrl-C ends it)"
     command = [sys.executable, "-m", "fullduplex", *args.argv]
-    supervisor = Supervisor(command, places, partial(print, flush=True), end.wanted)
+    supervisor = Supervisor(command, places, say, end.wanted)
     has_terminal = sys.stdout.isatty()
 
     def hang_up() -> None:
@@ -180,19 +182,22 @@ class End:
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._signals: tuple[signal.Signals, ...] = ()
+        self._is_patient = False
         self.wanted: asyncio.Future[None] = self._loop.create_future()
 
     def on_signals(self, is_patient: bool = False) -> None:
-        """Of Ctrl-C and SIGTERM. Unless `is_patient`, the second one has its usual effect, at once."""
-        for number in (signal.SIGINT, signal.SIGTERM):
+        """Of Ctrl-C and SIGTERM. After the first one they have their usual effect, at once, or none if `is_patient`."""
+        self._is_patient = is_patient
+        for number in SIGNALS:
             self._loop.add_signal_handler(number, self)
-        self._signals = () if is_patient else (signal.SIGINT, signal.SIGTERM)
 
     def __call__(self, error: Exception | None = None) -> None:
         # Who is impatient and presses Ctrl-C again does not wait for the closing handshakes.
-        for number in self._signals:
-            self._loop.remove_signal_handler(number)
+        for number in SIGNALS:
+            if self._is_patient:
+                signal.signal(number, signal.SIG_IGN)
+            else:
+                self._loop.remove_signal_handler(number)
         if not self.wanted.done():
             if error is None:
                 self.wanted.set_result(None)
@@ -210,7 +215,7 @@ class Log:
 
     def say(self, line: str) -> None:
         try:
-            print(line, flush=True)
+            say(line)
         except BrokenPipeError as error:
             self._end(error)
 

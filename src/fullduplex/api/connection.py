@@ -66,8 +66,8 @@ class Receive(Step):
         return connection.wait()
 
 
-for _kind in (Ready, Receive):
-    direct.answer_directly(_kind)
+direct.answer_directly(Ready)
+direct.answer_directly(Receive)
 
 
 class Connection(BaseConnection):
@@ -364,10 +364,9 @@ class Connection(BaseConnection):
             await self._refused(session.error())
         session.send_fragment(opcode, payload, fin, compress)
         link.touch()
-        size = len(session.out)
-        if not fin and (size >= GATHER or link.is_blocked()):
+        if not fin and (len(session.out) >= GATHER or link.is_blocked()):
             link.flush()
-            await self._press(size, True)
+            await self._press(len(payload), True)
 
     # Ping, pong, close.
 

@@ -58,5 +58,5 @@ class Patient(ServerConnection):
             self.loop.call_later(OPENING_GRACE, self._lose_patience)
 
     def _lose_patience(self) -> None:
-        if self.response is None and not self.link.closed:
+        if self.response is None and not self.link.is_closed():
             super().refuse_for_shutdown()

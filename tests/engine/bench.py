@@ -219,6 +219,7 @@ class Bench:
     def __init__(self) -> None:
         self.host = HandHost()
         self.engine = HandEngine(self.host)
+        self.engine.spell = 0.0  # a tick is one batch
         self.peers: list[socket.socket] = []
 
     def pair(self, kind: Any = Plain) -> tuple[Any, socket.socket]:

@@ -363,7 +363,6 @@ def test_accept(bench: Bench) -> None:
 def test_newcomers_do_not_keep_others_waiting(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many knock, those who are in are served between two batches of them."""
     monkeypatch.setattr(engine, "BATCH", 4)
-    monkeypatch.setattr(engine, "SPELL", 0)
     door = Door(bench)
     owner = bench.link()
     for _ in range(10):

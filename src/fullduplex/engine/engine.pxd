@@ -20,7 +20,7 @@ cdef class Engine(Watcher):
     cdef public int _epoll
     cdef public Py_ssize_t _count
     cdef public bytearray buffer
-    cdef public double now, _wake_at
+    cdef public double now, spell, _wake_at
     cdef public bint closed, _ticking, _asked
     cdef public set _unwatched, _again
     cdef public list _dirty, _graveyard, _knocking

@@ -27,11 +27,9 @@ from .poller import READ, WRITE, Poller, Watcher, make_poller, system
 from .timers import NEVER, NO_SLOT, Timed, Wheel
 
 # What one socket may bring in one tick, so that none can hog it.
-BUFFER: Final = 262_144
+BUFFER: Final = 131_072
 # Sockets served in one tick, and connections accepted from one listening socket.
 BATCH: Final = 512
-# Sockets. A batch of less is no reason to look for another one at once.
-FEW: Final = 2
 # Seconds that a tick goes on for while there is more to serve: a trip through the event loop costs as much as serving
 # some sockets, and so long nobody else in the loop has its turn.
 SPELL: Final = 0.001
@@ -101,6 +99,7 @@ class Engine(Watcher):
         self.buffer = bytearray(BUFFER)
         self.view = memoryview(self.buffer)
         self.now = self.time()
+        self.spell = SPELL
         self.closed = False
         self._ticking = False
         self._unwatched: set[int] = set()
@@ -121,7 +120,7 @@ class Engine(Watcher):
             return
         self.now = self.time()
         self._ticking = True
-        end = self.now + SPELL
+        end = self.now + self.spell
         try:
             while True:
                 count = calls.poll(self.poller, self._epoll, BATCH, self)
@@ -132,7 +131,7 @@ class Engine(Watcher):
                 if self._dirty:
                     self._flush()
                 self.now = self.time()
-                if count < FEW or self.now >= end or self.closed:
+                if not count or self.now >= end or self.closed:
                     break
                 self._bury_all()
             if self.wheel.next() <= self.now:

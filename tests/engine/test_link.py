@@ -18,7 +18,7 @@ from fullduplex.wire.opcodes import CLOSED, CLOSING, Close
 from fullduplex.wire.rate import BURST, HEAD
 from fullduplex.wire.session import HOLD, Session
 from fullduplex.wire.transfer import Paced
-from wire.frames import BINARY, CLOSE, CONT, KEY, PING, PONG, TEXT, Frame, close_payload, frame
+from wire.frames import BINARY, CLOSE, CONT, KEY, PING, PONG, TEXT, Frame, close_payload, frame, read_frames
 
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER: closing resets the connection
 MEBI = b"m" * (1 << 20)
@@ -1345,3 +1345,42 @@ def test_a_certificate_that_is_not_trusted(bench: Bench, contexts: Contexts) -> 
     assert ends.client.heard == [("ended", "SSLCertVerificationError")]
     assert ends.server.heard == [("ended", "SSLError")]
     assert ends.server.link.session.state is CLOSED
+
+
+# A large payload, written from where it is.
+
+
+def send_large(owner: Owner, payload: bytes) -> None:
+    assert owner.link.session.send_head(0x80 | BINARY, len(payload))
+    owner.link.flush_with(payload)
+
+
+def test_what_was_said_before_goes_first(bench: Bench) -> None:
+    owner = bench.link()
+    send(owner, b"1")
+    send_large(owner, b"2" * 40_000)
+    assert owner.read_frames() == binary(b"1", b"2" * 40_000)
+    assert not owner.link.session.out
+
+
+def test_what_the_kernel_does_not_take_of_it_waits(bench: Bench) -> None:
+    owner = bench.link()
+    send_large(owner, MEBI)
+    send_large(owner, MEBI)  # while the first one waits
+    send(owner, b"3")
+    assert owner.link.is_blocked()
+    came = b""
+    for _ in bench.steps():
+        came += owner.read()
+        if not owner.link.buffered():
+            break
+    came += owner.read()
+    assert list(read_frames(came)) == binary(MEBI, MEBI, b"3")
+
+
+def test_a_network_that_fails_under_it(bench: Bench) -> None:
+    owner = bench.link()
+    no_linger(owner.peer)
+    send_large(owner, b"x" * 40_000)
+    assert owner.link.is_closed()
+    assert owner.heard[-1][0] == "ended"

@@ -1364,3 +1364,31 @@ class TestIdle:
         assert subject.session.deadline() == 1002.0
         assert subject.expire(1001.9) == []
         assert subject.expire(1002.0) == [(CLOSE, close_payload(1000))]
+
+
+# A message whose payload the driver writes itself.
+
+
+@pytest.mark.parametrize("size", [0, 125, 126, 65_535, 65_536])
+def test_the_head_of_a_message(size: int) -> None:
+    subject = Subject(True)
+    assert subject.session.send_head(BINARY_FRAME, size)
+    subject.session.out += bytes(size)
+    assert subject.said() == [(BINARY, bytes(size))]
+
+
+def test_no_head_where_the_payload_is_changed_or_waits() -> None:
+    for subject in (Subject(False), Subject(True, extension=Doubled()), Subject(True, extension=Slow(1000.0))):
+        assert not subject.session.send_head(BINARY_FRAME, 5)
+        assert subject.said() == []
+
+
+def test_no_head_where_nothing_may_be_sent() -> None:
+    subject = Subject(True)
+    subject.session.send_fragment(BINARY, b"", False)
+    with pytest.raises(ConcurrencyError):
+        subject.session.send_head(BINARY_FRAME, 5)
+    subject.session.send_fragment(BINARY, b"", True)
+    subject.session.close(1000, "", subject.now)
+    with pytest.raises(ConnectionClosed):
+        subject.session.send_head(BINARY_FRAME, 5)

@@ -32,15 +32,16 @@ def test_read(pair: Pair) -> None:
     assert calls.read(one, one.fileno(), buffer) == 0
 
 
-def test_write(pair: Pair) -> None:
+@pytest.mark.parametrize(("write", "kind"), [(calls.write, bytearray), (calls.write_shared, bytes)])
+def test_write(pair: Pair, write: Any, kind: Any) -> None:
     one, other = pair
-    assert calls.write(one, one.fileno(), bytearray(b"abc")) == 3
+    assert write(one, one.fileno(), kind(b"abc")) == 3
     assert other.recv(9) == b"abc"
-    while calls.write(one, one.fileno(), bytearray(65_536)):
+    while write(one, one.fileno(), kind(65_536)):
         pass
     other.close()
     with pytest.raises(OSError):
-        calls.write(one, one.fileno(), bytearray(b"x"))
+        write(one, one.fileno(), kind(b"x"))
 
 
 def test_write_both(pair: Pair) -> None:

@@ -81,6 +81,7 @@ class TestStates:
             lambda: session.send(TEXT_FRAME, b""),
             lambda: session.send_fragment(TEXT, b"", False),
             lambda: session.send_shared(TEXT_FRAME, b"", b"\x81\x00"),
+            lambda: session.say_shared(TEXT_FRAME),
             lambda: session.ping(None, subject.now),
             lambda: session.pong(b""),
         ]
@@ -856,6 +857,8 @@ class TestSending:
             session.send(TEXT_FRAME, b"b")
         with pytest.raises(ConcurrencyError, match=r"section 5\.4"):
             session.send_shared(TEXT_FRAME, b"", b"\x81\x00")
+        with pytest.raises(ConcurrencyError, match=r"section 5\.4"):
+            session.say_shared(TEXT_FRAME)
         session.send_fragment(TEXT, b"c", True)
         session.send(TEXT_FRAME, b"d")
         assert [frame.payload for frame in subject.said_frames()] == [b"a", b"c", b"d"]
@@ -876,6 +879,16 @@ class TestSending:
         for subject in subjects:
             subject.session.send_shared(TEXT_FRAME, b"to all", made)
             assert subject.said() == [(TEXT, b"to all")]
+
+    def test_a_frame_for_many_that_the_driver_writes(self, subject: Subject) -> None:
+        """Before all that is said later, so not where something was said already; a client's has a mask of its own."""
+        session = subject.session
+        assert session.say_shared(TEXT_FRAME) is session.server
+        assert session.active is session.server
+        assert not session.out
+        session.send(TEXT_FRAME, b"a")
+        assert not session.say_shared(TEXT_FRAME)
+        assert subject.said() == [(TEXT, b"a")]
 
     def test_keys_of_a_client(self) -> None:
         """Section 5.3: each frame has its own; a supply may be shared."""

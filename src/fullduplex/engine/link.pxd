@@ -22,6 +22,7 @@ cdef class Link:
     cdef public Owner owner
     cdef public Engine engine
     cdef public Session session
+    cdef public bytes shared
     cdef public bytearray unsent
     cdef public int fd, _direct, ending
     cdef public long long slot
@@ -49,11 +50,16 @@ cdef class Link:
     cpdef touch(self)
     @cython.locals(session=Session, out=bytearray, sent=Py_ssize_t, waited=Py_ssize_t)
     cpdef flush(self)
+    @cython.locals(session=Session)
+    cpdef send_shared(self, int first, payload, bytes frame)
+    @cython.locals(shared=bytes, sent=Py_ssize_t)
+    cdef _write_shared(self, bytearray out)
     @cython.locals(out=bytearray, sent=Py_ssize_t, head=Py_ssize_t)
     cpdef flush_with(self, payload)
     @cython.locals(unsent=bytearray, sent=Py_ssize_t)
     cpdef writable(self)
     cpdef bint is_closed(self)
+    @cython.locals(session=Session, waiting=Py_ssize_t)
     cpdef Py_ssize_t buffered(self)
     cpdef bint is_blocked(self)
     cdef _check_drained(self)

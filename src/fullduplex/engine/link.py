@@ -10,6 +10,8 @@ The owner may let go of its link, and of itself, while it is called: compiled, a
 So it is put into a variable first, which is.
 """
 
+# Over 600 lines: how bytes come, how they go, and how it ends are one state.
+
 from __future__ import annotations
 
 import os
@@ -20,7 +22,7 @@ from typing import TYPE_CHECKING, Final
 
 from ..wire import leaves
 from ..wire.errors import Who
-from ..wire.extensions import Extension
+from ..wire.extensions import Extension, Payload
 from ..wire.opcodes import CLOSED, CLOSING, CONNECTING
 from ..wire.session import Session
 from . import calls
@@ -79,7 +81,7 @@ class Link:
 
     __slots__ = (
         "engine sock fd _direct tls session owner slot open_deadline connecting established reading resting "
-        "corked dirty unsent slow_since slow_size low_water draining ending wants_read wants_write"
+        "corked dirty shared unsent slow_since slow_size low_water draining ending wants_read wants_write"
     ).split()
 
     def __init__(
@@ -105,6 +107,7 @@ class Link:
         # Write state.
         self.corked = False
         self.dirty = False
+        self.shared: bytes | None = None  # a frame that many are sent; it goes before `session.out`
         self.unsent: bytearray | None = None
         self.slow_since = NEVER  # when too much began to wait, or the peer took a part of it last ...
         self.slow_size = 0  # ... and how much it was then
@@ -283,6 +286,12 @@ class Link:
                 session.pace(self.engine.time())
                 self.engine.wheel.add(self)
             out = session.out
+            if self.shared is not None:
+                try:
+                    self._write_shared(out)
+                except OSError as error:
+                    self._lost(error)
+                    return
             if out:
                 try:
                     sent = self._write_tls(out) if self.tls else calls.write(self.sock, self._direct, out)
@@ -304,8 +313,34 @@ class Link:
             if session.waiting < waited:
                 self._check_drained()
 
+    def send_shared(self, first: int, payload: Payload, frame: bytes) -> None:
+        """As `session.send_shared`; it leaves soon, but others are served meanwhile. Raises as that does.
+
+        Where nothing waits, the frame is not copied. Whatever is said before it leaves goes behind it.
+        """
+        session = self.session
+        if self.shared is None and self.unsent is None and session.say_shared(first):
+            self.shared = frame
+            self.engine.add_told(self)
+        else:
+            session.send_shared(first, payload, frame)
+            if self.shared is None:
+                self.touch()
+
+    def _write_shared(self, out: bytearray) -> None:
+        """Write the shared frame, and put into `out` what is left of it. Raises OSError."""
+        shared, self.shared = self.shared, None
+        assert shared is not None
+        sent = 0 if out or self.tls else calls.write_shared(self.sock, self._direct, shared)
+        if sent < len(shared):
+            out[:0] = shared[sent:]
+
     def flush_with(self, payload: bytes | bytearray | memoryview) -> None:
         """Write what the session has to say and, behind it, a payload, which is copied only if it has to wait."""
+        if self.shared is not None:
+            self.flush()
+            if self.fd < 0:
+                return
         out = self.session.out
         sent = 0
         if self.unsent is None and self.established and not self.tls:
@@ -373,7 +408,10 @@ class Link:
     def buffered(self) -> int:
         """Bytes that wait to be sent."""
         session = self.session
-        return len(session.out) + session.waiting + (0 if self.unsent is None else len(self.unsent))
+        waiting = len(session.out) + session.waiting
+        if self.shared is not None:
+            waiting += len(self.shared)
+        return waiting if self.unsent is None else waiting + len(self.unsent)
 
     def is_blocked(self) -> bool:
         """What is sent has to wait: for the kernel, or for the rate that the peer asked for."""
@@ -589,6 +627,7 @@ class Link:
             return
         self.engine.forget(self)
         self.fd = -1
+        self.shared = None
         self.unsent = None
         self.draining = False
         self.session.out = bytearray()  # not cleared: the traceback of `error` may hold a view of it

@@ -34,6 +34,7 @@ cdef class Session(Receiver):
     cpdef bint send_head(self, int first, Py_ssize_t size) except -1
     cpdef send_fragment(self, int opcode, payload, bint fin, compress=*)
     cpdef send_shared(self, int first, payload, bytes frame)
+    cpdef bint say_shared(self, int first) except -1
     cpdef pace(self, double now)
     cdef bint _may_control(self) except -1
     cdef tuple _encode(self, extension, int first, payload, compress)

@@ -353,6 +353,20 @@ class Session(Receiver):
         else:
             self._append_data(first, payload)
 
+    def say_shared(self, first: int) -> bool:
+        """As `send_shared`, of a frame that the driver then writes itself, before what will be in `out`.
+
+        False, and nothing sent, where something else is there already, or the frame is not the whole of it.
+        """
+        if self.state is not OPEN or self.sending:
+            raise self._refusal()
+        if self.out or self.pacer is not None or self._mask_keys is not None:
+            return False
+        if self.extension is not None:
+            self.extension.pass_shared(first)
+        self.active = True
+        return True
+
     def pace(self, now: float) -> None:
         """Move to `out` what the peer is willing to receive by now. The driver calls it before it writes."""
         pacer = self.pacer

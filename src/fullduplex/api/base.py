@@ -22,11 +22,11 @@ class BaseConnection(Owner):
     __slots__ = (
         "_id",
         "_remote_address",
+        "_request",
+        "_response",
         "backlog",
         "finished",
         "link",
-        "request",
-        "response",
         "session",
         "settings",
         "subprotocol",
@@ -36,8 +36,8 @@ class BaseConnection(Owner):
         self.settings = settings
         self.session = session
         self.link = link
-        self.request: Request | None = None
-        self.response: Response | None = None
+        self._request: Request | bytes | None = None  # bytes: the head as it came
+        self._response: Response | str | None = None  # str: the Date of one that follows from the request
         self.subprotocol: str | None = None
         self.finished = False  # no more messages will come
         # None: by its policy, everything is sent
@@ -51,6 +51,31 @@ class BaseConnection(Owner):
         if self._id is None:
             self._id = uuid.uuid4()
         return self._id
+
+    @property
+    def request(self) -> Request | None:
+        """The request of the opening handshake."""
+        self._recall()
+        assert not isinstance(self._request, bytes)
+        return self._request
+
+    @request.setter
+    def request(self, request: Request | None) -> None:
+        self._request = request
+
+    @property
+    def response(self) -> Response | None:
+        """The response of the opening handshake."""
+        self._recall()
+        assert not isinstance(self._response, str)
+        return self._response
+
+    @response.setter
+    def response(self, response: Response | None) -> None:
+        self._response = response
+
+    def _recall(self) -> None:
+        """Make of what was kept of request and response what they were."""
 
     @property
     def logger(self) -> logging.Logger | logging.LoggerAdapter[Any]:

@@ -12,6 +12,7 @@ from ..wire.errors import ConnectionClosed
 from ..wire.headers import Request, Response
 from ..wire.opcodes import State
 from ..wire.session import Session
+from .addresses import pack_address, unpack_address
 from .settings import Settings
 from .slow import Backlog, Policy, check_policy
 
@@ -105,7 +106,8 @@ class BaseConnection(Owner):
     @property
     def latency(self) -> float:
         """The last measured round trip of a ping and its pong in seconds; 0 before the first."""
-        return self.session.keepalive.latency
+        keepalive = self.session.keepalive
+        return 0.0 if keepalive is None else keepalive.latency
 
     @property
     def buffered_amount(self) -> int:
@@ -156,11 +158,13 @@ class BaseConnection(Owner):
     @property
     def remote_address(self) -> Any:
         """The peer's address, in the same form; after the end of TCP, too."""
-        return self._remote_address or _ask(self.link.sock.getpeername)
+        if self._remote_address:
+            return unpack_address(self._remote_address)
+        return _ask(self.link.sock.getpeername)
 
     def note_address(self) -> None:
         """Keep the peer's address for when TCP has ended."""
-        self._remote_address = self.remote_address
+        self._remote_address = pack_address(_ask(self.link.sock.getpeername))
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.state.name} {self.remote_address}>"

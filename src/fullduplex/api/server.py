@@ -258,7 +258,7 @@ class ServerConnection(Connection):
         self._cancel_hook()
         if self._response is None:
             self.logger.info("connection closed during the opening handshake: %s", error or self.session.detail)
-        super().ended(error)
+        Connection.ended(self, error)  # compiled, `super()` is not known in a method of C
         self.server.forget(self)
 
 

@@ -185,7 +185,7 @@ class TestFloods:
             assert peak(lambda: subject.hear(flood)) < 4096
         assert subject.said() == []
         assert not subject.session.attention
-        assert subject.session.acknowledged == []
+        assert subject.session.acknowledged is None
 
 
 class TestPing:
@@ -196,6 +196,7 @@ class TestPing:
         subject.now = 1000.25
         subject.hear(subject.frame(PONG, b"p"))
         assert session.acknowledged == [(b"p", 0.25)]
+        assert session.keepalive is not None
         assert session.keepalive.latency == 0.25
         assert session.attention
         subject.hear(subject.frame(PONG, b"p"))  # the same again acknowledges nothing
@@ -214,6 +215,7 @@ class TestPing:
         subject.now = 1010.0
         subject.hear(subject.frame(PONG, b"c"))
         assert session.acknowledged == [(b"a", 10.0), (b"b", 9.0), (b"c", 8.0)]
+        assert session.keepalive is not None
         assert session.keepalive.latency == 8.0
         subject.hear(subject.frame(PONG, b"b") + subject.frame(PONG, b"d"))
         assert session.acknowledged[3:] == [(b"d", 7.0)]
@@ -221,7 +223,7 @@ class TestPing:
     def test_a_pong_that_nobody_asked_for(self, subject: Subject) -> None:
         subject.session.ping(b"a", 1000.0)
         subject.hear(subject.frame(PONG, b"z") + subject.frame(PONG))
-        assert subject.session.acknowledged == []
+        assert subject.session.acknowledged is None
         assert not subject.session.attention
 
     def test_under_way_already(self, subject: Subject) -> None:
@@ -257,6 +259,7 @@ class TestKeepalive:
             assert opcode == PING
             subject.now = due + 0.5
             subject.hear(subject.frame(PONG, payload))
+            assert session.keepalive is not None
             assert session.keepalive.latency == 0.5
             assert session.acknowledged == [(payload, 0.5)]
             session.acknowledged.clear()

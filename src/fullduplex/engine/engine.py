@@ -332,11 +332,16 @@ class Engine(Watcher):
             self._broken(link, error)
 
     def _expire(self) -> None:
-        for timed in self.wheel.due(self.now):
+        for timed in self.wheel.due(self.now, self._find):
             try:
                 timed.expire(self.now)
             except Exception as error:
                 self._broken(timed, error)
+
+    def _find(self, fd: int) -> Timed | None:
+        """Who has this descriptor."""
+        link = self.links[fd] if fd < len(self.links) else None
+        return self.acceptors.get(fd) if link is None else link
 
     # Acceptors.
 

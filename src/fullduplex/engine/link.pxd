@@ -3,6 +3,7 @@ cimport cython
 from ..wire cimport leaves
 from . cimport calls
 from .engine cimport Engine
+from ..wire.flags cimport flag
 from ..wire.session cimport Session
 
 cdef object CLOSED, CLOSING, CONNECTING
@@ -25,9 +26,9 @@ cdef class Link:
     cdef public bytes shared
     cdef public bytearray unsent
     cdef public int fd, _direct, ending
+    cdef public flag tls, connecting, established, reading, resting, wants_read, wants_write, corked, dirty, draining
     cdef public long long slot
     cdef public double open_deadline, slow_since
-    cdef public bint tls, connecting, established, reading, resting, wants_read, wants_write, corked, dirty, draining
     cdef public long long slow_size, low_water
 
     @cython.locals(engine=Engine, session=Session, size=Py_ssize_t)

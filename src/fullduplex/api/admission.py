@@ -179,8 +179,6 @@ class Admission:
         answer = self._answer(wait)
         try:
             if limit != "handshakes" and len(self.refusals) < REFUSALS and self._polite.take(1.0, now):
-                if self._ssl is not None:
-                    sock = self._ssl.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
                 self.refusals.add(Refusal(self, sock, answer))
                 return
             if self._ssl is None:
@@ -219,8 +217,10 @@ class Refusal(Owner):
         self._refusals = admission.refusals
         self._answer = answer
         self.link = Link(engine, sock, settings.make_session(), self, engine.now + REFUSAL_TIME)
+        if admission._ssl is not None:
+            self.link.secure(admission._ssl)
         engine.add(self.link)
-        if not self.link.tls:
+        if self.link.tls is None:
             self.ready()
 
     def ready(self) -> None:

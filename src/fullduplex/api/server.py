@@ -392,11 +392,11 @@ class Server:
                 return
             if sock.family in (socket.AF_INET, socket.AF_INET6):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if self._ssl is not None:
-                sock = self._ssl.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
             timeout = self.settings.open_timeout
             connection = self._create_connection(self, sock, float("inf") if timeout is None else engine.now + timeout)
             connection.place = place
+            if self._ssl is not None:
+                connection.link.secure(self._ssl)
             engine.add(connection.link)
         except Exception as error:
             if isinstance(error, OSError):  # it has ended already

@@ -19,7 +19,7 @@ cdef class Engine(Watcher):
     cdef public dict acceptors
     cdef public int _epoll
     cdef public Py_ssize_t _count
-    cdef public bytearray buffer
+    cdef public bytearray buffer, sealed
     cdef public double now, spell, _wake_at
     cdef public bint closed, _ticking, _asked
     cdef public set _unwatched, _again

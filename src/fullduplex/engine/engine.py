@@ -26,6 +26,7 @@ from . import calls
 from .link import Link
 from .poller import READ, WRITE, Poller, Watcher, make_poller, system
 from .timers import NEVER, NO_SLOT, Timed, Wheel
+from .tls import PORTION
 
 # What one socket may bring in one tick, so that none can hog it.
 BUFFER: Final = 131_072
@@ -102,6 +103,7 @@ class Engine(Watcher):
         self.wheel = Wheel()
         self.buffer = bytearray(BUFFER)
         self.view = memoryview(self.buffer)
+        self.sealed = bytearray(PORTION)  # what TLS reads of a socket
         self.now = self.time()
         self.spell = SPELL
         self.closed = False

@@ -16,7 +16,7 @@ from setuptools.command.build_ext import build_ext
 MODULES = """
     wire.codec wire.keepalive wire.receiver wire.session wire.headers wire.http1 wire.handshake
     engine.poller engine.timers engine.link engine.engine
-    api.awaitables api.base api.connection api.server
+    api.awaitables api.base api.connection api.opening api.server
 """.split()
 
 # Portable: no -march. -O3 makes vectors of the mask's loop, of the kind that every x86-64 and every aarch64 has.

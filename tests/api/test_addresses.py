@@ -39,8 +39,19 @@ async def test_a_name_is(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     "address",
-    [("192.0.2.1", 0), ("1.0.0.255", 65_535), ("2001:db8::1", 80, 0, 0), ("00:11:22:33:44:55", 1), (2, 1024)]
-    + [None, "", "12", "/run/socket", b"\0abstract", b"\0ab"],
+    [
+        ("192.0.2.1", 0),
+        ("1.0.0.255", 65_535),
+        ("2001:db8::1", 80, 0, 0),
+        ("00:11:22:33:44:55", 1),
+        (2, 1024),
+        None,
+        "",
+        "12",
+        "/run/socket",
+        b"\0abstract",
+        b"\0ab",
+    ],
 )
 def test_what_is_packed_comes_out_again(address: Any) -> None:
     assert unpack_address(pack_address(address)) == address

@@ -33,6 +33,7 @@ from fullduplex import (
 from fullduplex.api.host import get_engine
 from fullduplex.engine import engine
 from fullduplex.engine.poller import Poller
+from fullduplex.wire.http1 import HeadReader
 from fullduplex.wire.limits import Limits
 from peers import HOST, REQUEST, TEXT, Frame, cancel_everywhere, echo, encode, port_of, raw_client, tls, url
 from support import LoopFactory, asynchronous
@@ -461,6 +462,26 @@ async def test_process_response(kind: Callable[..., Any]) -> None:
             await connect(url(server) + "replace")
         response = await refusal(server, origin="http://example.com")
         assert (response.status_code, response.headers["X-Added"]) == (403, "1")
+
+
+@pytest.mark.parametrize("hook", [None, lambda ws, request: None])
+@pytest.mark.parametrize("at", [1000, 20])
+@pytest.mark.parametrize("compression", ["deflate", None])
+@asynchronous
+async def test_request_and_response_are_what_went_over_the_wire(hook: Any, at: int, compression: Any) -> None:
+    """However they are kept meanwhile."""
+    request = REQUEST[:-2] + b"Sec-WebSocket-Extensions: permessage-deflate\r\nX-Y: \xe9\r\n\r\n"
+    options: dict[str, Any] = {"process_request": hook, "compression": compression, "subprotocols": ["a"]}
+    async with serve(echo, HOST, 0, **options) as server, raw_client(server, request[:at]) as raw:
+        await until(lambda: server.statistics().accepted == 1)
+        raw.writer.write(request[at:])
+        head = await raw.head()
+        (ws,) = server.connections
+        assert ws.response is not None
+        assert ws.response.serialize() == head
+        assert ws.response is ws.response
+        assert ws.request == HeadReader(Request).feed(request)
+        assert ws.request is ws.request
 
 
 @KINDS

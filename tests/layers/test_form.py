@@ -13,7 +13,7 @@ import fullduplex
 
 RECIPE = Path(__file__).resolve().parents[2] / "setup.py"
 FORM = os.environ.get("FULLDUPLEX_FORM", "interpreted")
-MODULES = re.findall(r"[a-z.0-9]+", re.split('"""', RECIPE.read_text())[3])
+MODULES = re.findall(r"[a-z0-9.]+", re.split('"""', RECIPE.read_text())[3])
 
 
 def test_the_form_is_the_one_that_was_asked_for() -> None:

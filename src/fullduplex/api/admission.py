@@ -16,7 +16,6 @@ import logging
 import math
 import socket
 import ssl as ssl_module
-import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -24,9 +23,9 @@ from typing import TYPE_CHECKING, Final
 
 from ..engine.link import Link, Owner
 from ..wire.handshake import ServerHandshake
-from ..wire.headers import format_date
 from ..wire.limits import MAX_HEAD
 from ..wire.rate import Bucket
+from .opening import date
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -193,7 +192,7 @@ class Admission:
             http.HTTPStatus.SERVICE_UNAVAILABLE, "Failed to open a WebSocket connection: too many connections.\n"
         )
         response.headers["Retry-After"] = str(max(1, math.ceil(wait)))  # RFC 9110, section 10.2.3: whole seconds
-        response.headers["Date"] = format_date(int(time.time()))
+        response.headers["Date"] = date()
         return response.serialize()
 
     def _log(self, limit: str, now: float) -> None:

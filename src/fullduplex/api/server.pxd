@@ -1,9 +1,5 @@
 from .connection cimport Connection
-
-cdef class Opening:
-    cdef public object reader, task
-    cdef public bytes head, rest
-    cdef public tuple agreed
+from .opening cimport Opening
 
 cdef class ServerConnection(Connection):
     cdef public object server

@@ -9,16 +9,15 @@ import inspect
 import os
 import socket
 import ssl as ssl_module
-import time
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from types import TracebackType
 from typing import Any, Final, Self
 
 from ..engine.engine import Acceptor
 from ..wire.errors import ConnectionClosed, InvalidHandshake, InvalidMessage
-from ..wire.extensions import Extension, ExtensionFactory
+from ..wire.extensions import ExtensionFactory
 from ..wire.handshake import SAME_ORIGIN, USER_AGENT, Origins, ServerHandshake
-from ..wire.headers import Request, Response, format_date, split_list
+from ..wire.headers import Request, Response
 from ..wire.http1 import HeadReader
 from ..wire.limits import (
     CLOSE_TIMEOUT,
@@ -36,6 +35,7 @@ from .connection import Connection
 from .host import get_engine
 from .listener import ListenerLike, check_listener
 from .listening import bind_tcp, bind_unix
+from .opening import Opening, complete
 from .settings import Compression, Limit, Logger, Settings, make_extensions
 from .slow import Policy
 
@@ -46,19 +46,6 @@ Handler = Callable[["ServerConnection"], Awaitable[None]]
 ProcessRequest = Callable[["ServerConnection", Request], Awaitable[Response | None] | Response | None]
 ProcessResponse = Callable[["ServerConnection", Request, Response], Awaitable[Response | None] | Response | None]
 SelectSubprotocol = Callable[["ServerConnection", Sequence[str]], str | None]
-
-
-class Opening:
-    """What a connection needs until it is open."""
-
-    __slots__ = ("agreed", "head", "reader", "rest", "task")
-
-    def __init__(self) -> None:
-        self.reader: HeadReader[Request] | None = HeadReader(Request)
-        self.head = b""  # the request as it came, if it came in one piece
-        self.rest = b""  # what came behind it
-        self.agreed: tuple[str, Extension | None] = ("", None)  # what is said of extensions, and what is meant
-        self.task: asyncio.Task[None] | None = None  # a hook's
 
 
 class ServerConnection(Connection):
@@ -187,8 +174,9 @@ class ServerConnection(Connection):
         assert opening is not None
         switches = response.status_code == http.HTTPStatus.SWITCHING_PROTOCOLS
         try:
-            extension = _find_extension(response, opening.agreed) if switches else None
-            self.session.out += self._complete(response, switches).serialize()
+            extension = opening.find_extension(response) if switches else None
+            is_head = isinstance(self._request, Request) and self._request.method == "HEAD"
+            self.session.out += complete(response, switches, is_head).serialize()
             self._response = response
         except Exception as error:
             self.logger.error("the response of a hook cannot be sent", exc_info=error)
@@ -197,7 +185,7 @@ class ServerConnection(Connection):
         self._opening = None
         if switches:
             if opening.head and not self.server.has_hooks:
-                # Nobody has had a chance to change them. The head is a third of what it becomes, parsed.
+                # Nobody has had a chance to change them, so they can be made again.
                 self._request = opening.head
                 self._response = response.headers["Date"]
                 self._extensions = opening.agreed[0]
@@ -208,6 +196,7 @@ class ServerConnection(Connection):
             self.link.finish(self.link.engine.time() + (self.settings.close_timeout or CLOSE_TIMEOUT))
 
     def _recall(self) -> None:
+        """Both at once: whoever asks for the one may change it, and the other follows from it."""
         if isinstance(self._request, bytes):
             request = HeadReader(Request).feed(self._request)
             assert request is not None
@@ -215,20 +204,6 @@ class ServerConnection(Connection):
             assert isinstance(self._response, str)
             response.headers["Date"] = self._response
             self._request, self._response = request, response
-
-    def _complete(self, response: Response, switches: bool) -> Response:
-        """Add what HTTP needs, where a hook has left it out."""
-        headers = response.headers
-        if not switches:
-            if "close" not in split_list(headers.get_all("Connection")):
-                headers["Connection"] = "close"
-            if "Content-Length" not in headers and response.status_code != http.HTTPStatus.NO_CONTENT:
-                headers["Content-Length"] = str(len(response.body))
-        if "Date" not in headers:
-            headers["Date"] = format_date(int(time.time()))
-        if isinstance(self._request, Request) and self._request.method == "HEAD":
-            response.body = b""  # RFC 9110, section 9.3.2
-        return response
 
     def opening_expired(self) -> None:
         """408, once TLS is up; before, there is nobody to tell."""
@@ -262,15 +237,6 @@ class ServerConnection(Connection):
         self.server.forget(self)
 
 
-def _find_extension(response: Response, agreed: tuple[str, Extension | None]) -> Extension | None:
-    """The extension that was agreed on; a hook may have taken it out of the response, but not changed it."""
-    said = ", ".join(response.headers.get_all("Sec-WebSocket-Extensions"))
-    answer, extension = agreed
-    if said not in ("", answer):
-        raise ValueError(f"Sec-WebSocket-Extensions says what was not agreed on: {said}")
-    return extension if said else None
-
-
 class Server:
     """What `serve` returns: await it, or use it as `async with`."""
 
@@ -296,8 +262,8 @@ class Server:
         self.select_subprotocol = select_subprotocol
         self.process_request = process_request
         self.process_response = process_response
-        # Who see requests and responses, and may change them.
-        self.has_hooks = not (select_subprotocol is process_request is process_response is None)
+        # They see requests and responses, and may change them.
+        self.has_hooks = any((select_subprotocol, process_request, process_response))
         self.context = contextvars.copy_context()
         self.logger = settings.logger
         self.admission = Admission(settings, handshake, ssl)

@@ -65,7 +65,7 @@ class Wheel:
         return self._order[0] * RESOLUTION if self._order else NEVER
 
     def due(self, now: float, find: Callable[[int], Timed | None]) -> list[Timed]:
-        """Take out what is due at `now`; `find` knows who has a descriptor. Who still has a deadline adds itself again."""
+        """Take out what is due at `now`, by `find(fd)`. Who still has a deadline adds itself again."""
         found: list[Timed] = []
         while self._order and self._order[0] * RESOLUTION <= now:
             slot = heapq.heappop(self._order)

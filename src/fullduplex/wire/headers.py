@@ -14,8 +14,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
-from email.utils import formatdate
-from functools import lru_cache
 from typing import TypeAlias
 
 # RFC 9110, section 5.6.2: token. No \w and no \d here or elsewhere, since they match far more than ASCII.
@@ -143,12 +141,6 @@ HeadersLike: TypeAlias = Headers | Mapping[str, str] | Iterable[tuple[str, str]]
 def split_list(values: Iterable[str]) -> list[str]:
     """Split the values of a header that is a list, however many lines it takes. RFC 9110, sections 5.3 and 5.6.1."""
     return [element for value in values for part in value.split(",") if (element := part.strip(" \t"))]
-
-
-@lru_cache(maxsize=1)
-def format_date(seconds: int) -> str:
-    """The value of a Date header, by seconds since 1970. RFC 9110, section 5.6.7. Many ask within the same second."""
-    return formatdate(seconds, usegmt=True)
 
 
 @dataclass(slots=True)

@@ -100,7 +100,7 @@ class HeadReader(Generic[Head]):
         return None
 
     def _read_whole(self, data: bytes | bytearray) -> Head | None:
-        """The usual case, quickly: a head that came at once and is right. None for any other, which is read by lines."""
+        """The usual case, quickly: a head that came at once and is right. None for any other: lines are read then."""
         end = data.find(b"\r\n\r\n", 0, MAX_LINE) + 4  # within the limit of one line, so no limit of size is broken
         if end < 4:
             return None

@@ -737,10 +737,10 @@ def fail(*args: Any) -> None:
 async def test_a_connection_that_has_ended_already(monkeypatch: pytest.MonkeyPatch) -> None:
     server_context, _ = tls()
 
-    def fail(*args: Any, **kwargs: Any) -> ssl.SSLSocket:
+    def fail(*args: Any, **kwargs: Any) -> ssl.SSLObject:
         raise OSError("it has gone")
 
-    monkeypatch.setattr(server_context, "wrap_socket", fail, raising=False)
+    monkeypatch.setattr(server_context, "wrap_bio", fail, raising=False)
     async with serve(echo, HOST, 0, ssl=server_context) as server, raw_client(server) as raw:
         assert await raw.reader.read() == b""
 

@@ -184,35 +184,44 @@ class Plain(Scripted, socket.socket):
         return self.answer("accept", super().accept)
 
 
-class Shaken(Scripted, ssl.SSLSocket):
-    """A socket that OpenSSL seems to have: nothing is encrypted, and the answers are scripted."""
+class Shaken(Scripted):
+    """An OpenSSL that encrypts nothing, and answers by script: an `ssl.SSLContext` and its `ssl.SSLObject` in one.
 
-    def __init__(self, fd: int) -> None:
-        socket.socket.__init__(self, fileno=fd)
-        self._sslobj = None  # what the real one looks at: plain calls then
+    Its handshake is a "hello" from either side, its close_notify a "bye".
+    """
+
+    def __init__(self) -> None:
         self.script = {}
-        self.written = b""
-        self.setblocking(False)
+        self.incoming: ssl.MemoryBIO
+        self.outgoing: ssl.MemoryBIO
 
-    def do_handshake(self, block: bool = False) -> None:
+    def wrap_bio(self, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO, **_: object) -> Shaken:
+        self.incoming, self.outgoing = incoming, outgoing
+        outgoing.write(b"hello")
+        return self
+
+    def do_handshake(self) -> None:
         self.answer("do_handshake", lambda: None)
+        if self.incoming.pending < 5:
+            raise ssl.SSLWantReadError
+        assert self.incoming.read(5) == b"hello"
 
-    def recv_into(self, buffer: Any, *args: Any) -> int:
-        data: bytes = self.answer("recv_into", self.wait_for_more)[: len(buffer)]
+    def read(self, most: int, buffer: Any) -> int:
+        data: bytes = self.answer("read", lambda: self.incoming.read(most) or self.wait_for_more())[:most]
         buffer[: len(data)] = data
         return len(data)
 
     def wait_for_more(self) -> bytes:
         raise ssl.SSLWantReadError
 
-    def send(self, data: Any, *args: Any) -> int:
-        count: int = self.answer("send", lambda: len(data))
-        self.written += bytes(data[:count])
+    def write(self, data: Any) -> int:
+        count: int = self.answer("write", lambda: len(data))
+        self.outgoing.write(bytes(data[:count]))
         return count
 
-    def unwrap(self) -> socket.socket:
-        socket_: socket.socket = self.answer("unwrap", lambda: self)
-        return socket_
+    def unwrap(self) -> None:
+        self.outgoing.write(b"bye")
+        self.answer("unwrap", lambda: None)
 
 
 class Bench:
@@ -236,6 +245,7 @@ class Bench:
         kind: Any = Plain,
         *,
         sock: Any = None,
+        tls: Any = None,
         opened: bool = True,
         server: bool = True,
         open_deadline: float = NEVER,
@@ -249,6 +259,8 @@ class Bench:
             sock, owner.peer = self.pair(kind)
         settings.setdefault("ping_interval", None)
         owner.link = Link(self.engine, sock, Session(server, **settings), owner, open_deadline)
+        if tls is not None:
+            owner.link.secure(tls)
         if opened:
             owner.link.open(extension)
         if address is None:

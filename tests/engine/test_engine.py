@@ -63,7 +63,7 @@ def test_the_host_is_asked_once(bench: Bench) -> None:
 
 def test_who_asks_for_a_tick_in_each_tick_gets_one_a_turn(bench: Bench) -> None:
     """However often ticks run for other reasons: what they ask for does not add up."""
-    link = bench.link(Shaken, opened=False).link
+    link = bench.link(tls=Shaken(), opened=False).link
     for _ in range(5):
         soon, bench.host.soon = bench.host.soon, []
         for callback in [*soon, bench.tick]:

@@ -13,6 +13,7 @@ import trustme
 from engine.bench import Bench, Owner, Plain, Shaken
 from fullduplex.engine.link import PROGRESS, Link
 from fullduplex.engine.timers import RESOLUTION
+from fullduplex.engine.tls import TLS
 from fullduplex.wire.limits import Limits
 from fullduplex.wire.opcodes import CLOSED, CLOSING, Close
 from fullduplex.wire.rate import BURST, HEAD
@@ -1102,62 +1103,61 @@ def test_expired_after_the_end(bench: Bench) -> None:
 
 def shaken(bench: Bench, **settings: Any) -> tuple[Owner, Shaken]:
     """A link whose TLS is up."""
-    owner = bench.link(Shaken, opened=False, **settings)
-    sock = owner.link.sock
-    assert isinstance(sock, Shaken)
+    openssl = Shaken()
+    owner = bench.link(tls=openssl, opened=False, **settings)
     owner.link.flush()  # not before TLS is up
-    owner.peer.send(b"hello")  # the peer's bytes lie in the kernel from now on, as the script says what they are
-    sock.script["do_handshake"] = [None]
+    owner.peer.send(b"hello")
     bench.tick()
     assert owner.heard.pop() == "ready"
     owner.link.open()
-    bench.tick()
-    drain(owner)
-    return owner, sock
+    bench.settle()
+    assert owner.read() == b"hello"
+    return owner, openssl
 
 
-def drain(owner: Owner) -> None:
-    """Take from the kernel what says that there is something."""
-    socket.socket.recv(owner.link.sock, 100)
+def tls_of(owner: Owner) -> TLS:
+    assert owner.link.tls is not None
+    return owner.link.tls
+
+
+EMPTY = frame(BINARY, b"", key=KEY)
 
 
 def test_the_handshake_wants_this_and_that(bench: Bench) -> None:
-    owner = bench.link(Shaken, opened=False)
-    sock = owner.link.sock
-    assert isinstance(sock, Shaken)
+    owner = bench.link(tls=Shaken(), opened=False)
 
     def ask() -> None:
         owner.link.session.out += b"GET"
 
     owner.on["ready"] = ask
-    want_read, want_write = ssl.SSLWantReadError(), ssl.SSLWantWriteError()
-    sock.script["do_handshake"] = [want_write, want_write, want_read, want_read, None]
-    owner.peer.send(b"x")
+    owner.script["send"] = [BlockingIOError(), BlockingIOError(), BlockingIOError()]
+    owner.peer.send(b"hel")
     bench.tick()
-    assert owner.link.wants_write
+    assert tls_of(owner).wants_write
+    bench.tick()
+    assert tls_of(owner).wants_write
     bench.tick()
     bench.tick()
-    assert not owner.link.wants_write
+    assert not tls_of(owner).wants_write
     assert owner.heard == []
-    bench.tick()
+    owner.peer.send(b"lo")
     bench.tick()
     assert owner.heard == ["ready"]
-    assert sock.written == b"GET"
+    assert owner.read() == b"helloGET"
 
 
 def test_the_handshake_does_not_spin_while_it_cannot_write(bench: Bench) -> None:
-    owner = bench.link(Shaken, opened=False)
-    sock = owner.link.sock
-    assert isinstance(sock, Shaken)
-    fill(sock)
-    owner.peer.send(b"x")
-    sock.script["do_handshake"] = [ssl.SSLWantWriteError()]
+    owner = bench.link(tls=Shaken(), opened=False)
+    fill(owner.link.sock)
+    owner.peer.send(b"hel")
+    bench.settle()
+    owner.peer.send(b"lo")
     bench.settle()
     assert owner.heard == []
     owner.read()
-    bench.tick()
+    bench.settle()
     assert owner.heard == ["ready"]
-    drain(owner)
+    assert owner.read() == b"hello"
 
 
 def fill(sock: socket.socket) -> None:
@@ -1170,85 +1170,100 @@ def fill(sock: socket.socket) -> None:
 
 
 def test_the_handshake_fails(bench: Bench) -> None:
-    owner = bench.link(Shaken, opened=False)
-    owner.script["do_handshake"] = [ssl.SSLError(1, "no shared cipher")]
+    """The peer learns why by an alert: what OpenSSL has to say still leaves."""
+    openssl = Shaken()
+    owner = bench.link(tls=openssl, opened=False)
+    openssl.script["do_handshake"] = [ssl.SSLWantReadError(), ssl.SSLError(1, "no shared cipher")]
     owner.peer.send(b"x")
+    bench.tick()
+    openssl.outgoing.write(b"alert")
+    owner.script["send"] = [BlockingIOError()]
+    owner.peer.send(b"x")
+    bench.tick()
     bench.settle()
     assert owner.heard == [("ended", "SSLError")]
     assert "no shared cipher" in owner.link.session.error().detail
+    assert owner.read() == b"helloalert"
 
 
 def test_an_owner_that_aborts_when_tls_is_up(bench: Bench) -> None:
-    owner = bench.link(Shaken, opened=False)
+    owner = bench.link(tls=Shaken(), opened=False)
     owner.on["ready"] = lambda: owner.link.abort("local", "test")
-    owner.peer.send(b"x")
+    owner.peer.send(b"hello")
     bench.settle()
     assert owner.heard == ["ready", ("ended", None)]
 
 
 def test_reading_wants_to_write(bench: Bench) -> None:
     """A peer that has keys updated and does not read: TLS waits for it, and does not spin."""
-    owner, sock = shaken(bench)
-    fill(sock)
-    sock.script["recv_into"] = [ssl.SSLWantWriteError()]
-    owner.peer.send(b"x")
+    owner, openssl = shaken(bench)
+    fill(owner.link.sock)
+    openssl.outgoing.write(b"keys")
+    owner.peer.send(EMPTY)
     bench.settle()
-    assert owner.link.wants_write
-    owner.read()
-    sock.script["recv_into"] = [b"\x82\x80\0\0\0\0"]
-    bench.tick()
-    assert not owner.link.wants_write
+    assert tls_of(owner).wants_write
+    owner.link.engine.serve_again(owner.link)
+    owner.peer.send(EMPTY)
+    bench.settle()
     assert owner.heard == [("received", b"")]
-    drain(owner)
+    owner.read()
+    bench.settle()
+    assert not tls_of(owner).wants_write
+    assert owner.heard == [("received", b""), ("received", b"")]
+    assert owner.read() == b"keys"
 
 
 def test_reading_wants_to_write_while_paused(bench: Bench) -> None:
     """It is no hang-up: what is to be written must leave."""
-    owner, sock = shaken(bench)
-    sock.script["recv_into"] = [b"\x82\x80\0\0\0\0", ssl.SSLWantWriteError()]
-    sock.script["send"] = [ssl.SSLWantWriteError()]
+    owner, openssl = shaken(bench)
     owner.on["received"] = owner.link.pause_reading
-    owner.peer.send(b"x")
+    owner.script["send"] = [BlockingIOError()]
+    openssl.outgoing.write(b"keys")
+    owner.peer.send(EMPTY)
     bench.tick()
-    assert owner.link.wants_write
+    assert tls_of(owner).wants_write
     send(owner, b"payload")
     bench.settle()
-    assert sock.written == b"\x82\x07payload"
+    assert owner.read() == b"keys\x82\x07payload"
+    assert not tls_of(owner).wants_write
     assert not owner.link.reading
-    drain(owner)
+
+
+def test_reading_wants_to_write_to_nobody(bench: Bench) -> None:
+    owner, openssl = shaken(bench)
+    owner.script["send"] = [BlockingIOError(), BrokenPipeError()]
+    openssl.outgoing.write(b"keys")
+    owner.peer.send(EMPTY)
+    bench.settle()
+    assert owner.heard == [("received", b""), ("ended", "BrokenPipeError")]
 
 
 def test_writing_wants_to_read(bench: Bench) -> None:
     """A peer that begins a new handshake and does not end it: TLS waits for it, and does not spin."""
-    owner, sock = shaken(bench)
-    sock.script["send"] = [3, ssl.SSLWantReadError()]
+    owner, openssl = shaken(bench)
+    openssl.script["write"] = [3, ssl.SSLWantReadError()]
     send(owner, b"payload")
     bench.settle()
-    assert owner.link.wants_read
+    assert tls_of(owner).wants_read
     assert owner.link.buffered() == 6
-    owner.peer.send(b"x")
+    owner.peer.send(EMPTY)
     bench.tick()
-    assert not owner.link.wants_read
-    drain(owner)
+    assert not tls_of(owner).wants_read
     bench.settle()
-    assert sock.written == b"\x82\x07payload"
+    assert owner.read() == b"\x82\x07payload"
 
 
 def test_bytes_before_an_error_are_served_first(bench: Bench) -> None:
-    owner, sock = shaken(bench)
-    sock.script["recv_into"] = [
-        b"\x82\x80\0\0\0\0",
-        ConnectionResetError(104, "reset"),
-        ConnectionResetError(104, "reset"),
-    ]
+    owner, openssl = shaken(bench)
+    openssl.script["read"] = [EMPTY, ssl.SSLError(1, "bad record mac")]
     owner.peer.send(b"x")
     bench.settle()
-    assert owner.heard == [("received", b""), ("ended", "ConnectionResetError")]
+    assert owner.heard == [("received", b""), ("ended", "SSLError")]
 
 
 def test_bytes_before_the_end_are_served_first(bench: Bench) -> None:
-    owner, sock = shaken(bench)
-    sock.script["recv_into"] = [b"\x82\x80\0\0\0\0", b"", b""]
+    owner, openssl = shaken(bench)
+    openssl.script["read"] = [EMPTY, b"", b""]
     owner.peer.send(b"x")
     bench.settle()
     assert owner.heard == [("received", b""), ("ended", None)]
@@ -1256,14 +1271,13 @@ def test_bytes_before_the_end_are_served_first(bench: Bench) -> None:
 
 def test_records_fill_the_buffer(bench: Bench) -> None:
     """What stays inside OpenSSL is read though the kernel has nothing; paused reading keeps it there."""
-    owner, sock = shaken(bench, max_size=None)
+    owner, openssl = shaken(bench, max_size=None)
     owner.on["received"] = owner.link.pause_reading
     size = len(bench.engine.buffer)
     head = b"\x82\xff" + (size - 14).to_bytes(8, "big") + b"\0\0\0\0"
-    sock.script["recv_into"] = [head + bytes(size - 24), bytes(10), b"\x82\x80\0\0\0\0"]
+    openssl.script["read"] = [head + bytes(size - 24), bytes(10), EMPTY, ssl.SSLWantReadError()]
     owner.peer.send(b"x")
     bench.tick()
-    drain(owner)
     assert owner.heard == [("received", bytes(size - 14))]
     bench.settle()
     assert owner.heard[1:] == []
@@ -1274,12 +1288,10 @@ def test_records_fill_the_buffer(bench: Bench) -> None:
 
 def test_a_rest_keeps_records_inside_openssl(bench: Bench) -> None:
     """They are read after it, though the kernel has nothing."""
-    owner, sock = shaken(bench, limits=Limits(bytes_per_second=1000))
+    owner, _ = shaken(bench, limits=Limits(bytes_per_second=1000))
     whole = frame(BINARY, bytes(992), key=KEY)  # what is read at once
-    sock.script["recv_into"] = [whole, whole, frame(BINARY, b"a", key=KEY)]
-    owner.peer.send(b"x")
+    owner.peer.send(whole + whole + frame(BINARY, b"a", key=KEY))
     bench.tick()
-    drain(owner)
     bench.settle()
     assert owner.heard == [("received", bytes(992)), ("received", bytes(992)), "noticed"]
     bench.pass_time(2)
@@ -1287,41 +1299,35 @@ def test_a_rest_keeps_records_inside_openssl(bench: Bench) -> None:
 
 
 def test_the_network_fails_under_tls(bench: Bench) -> None:
-    owner, sock = shaken(bench)
-    sock.script["send"] = [ssl.SSLError(1, "broken")]
+    owner, openssl = shaken(bench)
+    openssl.script["write"] = [ssl.SSLError(1, "broken")]
     send(owner, b"payload")
     bench.settle()
     assert owner.heard == [("ended", "SSLError")]
 
 
-@pytest.mark.parametrize("answer", [ssl.SSLWantReadError(), OSError(107, "not connected"), ValueError("no TLS")])
-def test_ending_tls(bench: Bench, answer: Exception) -> None:
-    owner, sock = shaken(bench)
-    sock.script["unwrap"] = [answer]
-    sock.script["recv_into"] = [b"\x88\x80\0\0\0\0"]
-    owner.peer.send(b"x")
+@pytest.mark.parametrize("answer", [None, ssl.SSLWantReadError(), ssl.SSLError(1, "shutdown while in init")])
+def test_ending_tls(bench: Bench, answer: Exception | None) -> None:
+    owner, openssl = shaken(bench)
+    openssl.script["unwrap"] = [answer]
+    owner.peer.send(b"\x88\x80\0\0\0\0")
     bench.settle()
-    assert sock.written == b"\x88\x00"
+    assert owner.read() == b"\x88\x00bye"
     assert owner.heard == ["noticed", ("ended", None)]
 
 
 def test_ending_our_half_of_tls(bench: Bench) -> None:
     """What the peer says after that is read in the raw, and dropped."""
-    owner, sock = shaken(bench)
-    sock.script["recv_into"] = [
-        b"\x83\x80\0\0\0\0",
-        ssl.SSLWantReadError(),
-        b"raw",
-        BlockingIOError(),
-        BlockingIOError(),
-    ]
-    owner.peer.send(b"x")
-    bench.tick()
-    bench.tick()
-    bench.tick()
+    owner, _ = shaken(bench)
+    owner.peer.send(b"\x83\x80\0\0\0\0")
+    bench.settle()
+    assert owner.read().endswith(b"bye")
+    assert owner.is_eof()
+    owner.peer.send(b"raw")
+    bench.settle()
     assert owner.heard == ["noticed"]
-    sock.script["recv_into"] = [b""]
-    bench.tick()
+    owner.peer.shutdown(socket.SHUT_WR)
+    bench.settle()
     assert owner.heard == ["noticed", ("ended", None)]
 
 
@@ -1347,15 +1353,14 @@ class Ends:
         ours, peer = socket.socketpair()
         for sock in (ours, peer):
             sock.setblocking(False)
-        if server is not None:
-            ours = server.wrap_socket(ours, server_side=True, do_handshake_on_connect=False)
-        if client is not None:
-            peer = client.wrap_socket(peer, server_hostname="localhost", do_handshake_on_connect=False)
-        self.server, self.client = (self._link(bench, sock, role) for sock, role in ((ours, True), (peer, False)))
+        self.server = self._link(bench, ours, True, server)
+        self.client = self._link(bench, peer, False, client)
 
-    def _link(self, bench: Bench, sock: socket.socket, server: bool) -> Owner:
+    def _link(self, bench: Bench, sock: socket.socket, server: bool, context: ssl.SSLContext | None) -> Owner:
         owner = Owner()
         owner.link = Link(bench.engine, sock, Session(server, ping_interval=None, max_size=None), owner)
+        if context is not None:
+            owner.link.secure(context, None if server else "localhost")
         if server:
             owner.on["ready"] = owner.link.open
             bench.engine.add(owner.link)

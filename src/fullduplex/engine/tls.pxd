@@ -16,7 +16,8 @@ cdef class TLS:
     cpdef bint shake(self, Engine engine) except -1
     @cython.locals(size=Py_ssize_t, count=Py_ssize_t, opened=Py_ssize_t)
     cpdef Py_ssize_t read(self, Engine engine, Py_ssize_t most) except -2
-    @cython.locals(done=Py_ssize_t)
+    @cython.locals(done=Py_ssize_t, whole=bint)
     cpdef Py_ssize_t write(self, bytearray data) except -2
+    @cython.locals(sealed=bytearray)
     cpdef bint flush(self) except -1
     cpdef end(self)

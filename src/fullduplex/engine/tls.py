@@ -67,7 +67,7 @@ class TLS:
         return done
 
     def read(self, engine: Engine, most: int) -> int:
-        """Read into the engine's buffer: at most so many bytes, 0 at the end, -1 if there are none now. Raises OSError."""
+        """Read at most so much into the engine's buffer: so many bytes, 0 at the end, -1 if none now. Raises OSError."""
         if self._over:
             return calls.read(self.sock, self.fd, engine.buffer)  # nobody listens any more
         if self._error is not None:
@@ -107,22 +107,26 @@ class TLS:
     def write(self, data: bytearray) -> int:
         """Write of `data` so many bytes as the kernel takes. The rest has to be given again. Raises OSError."""
         done = self._taken
-        while self.flush() and done < len(data):
+        self.wants_read = False
+        if self.sealed:
+            self.flush()
+        while done < len(data) and not self.sealed and not self.wants_read:
             try:
-                done += self.ssl_object.write(data[done : done + PORTION])
+                whole = not done and len(data) <= PORTION
+                done += self.ssl_object.write(data if whole else data[done : done + PORTION])
             except ssl.SSLWantReadError:
                 self.wants_read = True
-                break
+            self.flush()
         self._taken = min(len(self.sealed), done)
         return done - self._taken
 
     def flush(self) -> bool:
         """Send what is sealed: whether all of it has left. Raises OSError."""
-        if self.outgoing.pending:
-            self.sealed += self.outgoing.read()
-        if self.sealed:
-            del self.sealed[: calls.write(self.sock, self.fd, self.sealed)]
-        return not self.sealed
+        sealed = self.sealed
+        sealed += self.outgoing.read()
+        if sealed:
+            del sealed[: calls.write(self.sock, self.fd, sealed)]
+        return not sealed
 
     def end(self) -> None:
         """Send a close_notify. The peer's own need not be awaited: RFC 8446, section 6.1."""

@@ -67,7 +67,7 @@ class TLS:
         return done
 
     def read(self, engine: Engine, most: int) -> int:
-        """Read at most so much into the engine's buffer: so many bytes, 0 at the end, -1 if none now. Raises OSError."""
+        """Read at most so much into the engine's buffer: the bytes, 0 at the end, -1 if there are none. Raises OSError."""
         if self._over:
             return calls.read(self.sock, self.fd, engine.buffer)  # nobody listens any more
         if self._error is not None:
@@ -86,7 +86,8 @@ class TLS:
                         return size or count  # an end is there again next time
                     self.incoming.write(engine.sealed[:count])
                 try:
-                    opened = self.ssl_object.read(most - size, engine.view[size:] if size else engine.view)
+                    view = engine.view[size:] if size else engine.view
+                    opened: int = self.ssl_object.read(most - size, view)  # type: ignore[assignment]  # it fills a view
                 except ssl.SSLWantReadError:
                     self.more = False
                     continue

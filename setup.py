@@ -84,7 +84,9 @@ def find_extensions() -> list[Extension]:
         say("not compiled, it will run interpreted")
         return []
     flags = {"extra_compile_args": FLAGS, "extra_link_args": FLAGS}
-    return [Extension(f"fullduplex.{name}", [f"src/fullduplex/{name.replace('.', '/')}.py"], **flags) for name in MODULES]
+    return [
+        Extension(f"fullduplex.{name}", [f"src/fullduplex/{name.replace('.', '/')}.py"], **flags) for name in MODULES
+    ]
 
 
 if MODE not in ("try", "skip") and not MUST:

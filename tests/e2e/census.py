@@ -27,7 +27,7 @@ def census() -> Counter[str]:
     """
     gc.collect()
     found = Counter({"blocks": sys.getallocatedblocks(), "descriptors": len(open_descriptors())})
-    if STATM.exists():
+    if found["blocks"] and STATM.exists():  # without blocks it is a tool's malloc, which keeps what was freed
         found["KiB resident"] = int(STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 1024
     for thing in gc.get_objects():
         found[sys.intern(f"objects: {type(thing).__module__}.{type(thing).__qualname__}")] += 1

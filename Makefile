@@ -12,7 +12,7 @@ NODE := $(if $(shell command -v npm 2>/dev/null),tests/interop/node/node_modules
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-all sanitize soak check conformance bench clean
+.PHONY: help demo test test-all sanitize soak check conformance bench bench-quick clean
 
 help: ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -49,8 +49,11 @@ check: $(VENV)/.test $(VENV)/.check ## ruff (rules and format) and mypy --strict
 conformance: $(VENV)/.package ## Autobahn against our server and our client, every case (needs a Python 2.7)
 	@$(BIN)/python conformance/autobahn.py
 
-bench: .venv-bench/.bench ## our echo servers beside picows, websockets and plain TCP
-	@.venv-bench/bin/python benchmarks/sidebyside.py
+bench: .venv-bench/.bench ## speed and memory beside our peers, in one run of 15 to 20 minutes; writes docs/benchmarks.md
+	@.venv-bench/bin/python -m benchmarks --write
+
+bench-quick: .venv-bench/.bench ## the same in short, under 3 minutes; writes nothing
+	@.venv-bench/bin/python -m benchmarks --quick
 
 clean: ## remove everything that was made here
 	rm -rf .venv .venv-bench .venv-autobahn .bench reports build dist src/*.egg-info tests/interop/node/node_modules
@@ -72,7 +75,6 @@ SOURCES := $(shell find src -name '*.py' -o -name '*.pxd')
 $(VENV)/.compiled: MODE = require
 $(VENV)/.sanitized: MODE = sanitize
 $(VENV)/.compiled $(VENV)/.sanitized: $(VENV)/.%: $(VENV)/.test $(SOURCES) setup.py
-	@$(if $(filter setup.py,$?),rm -rf $(VENV)/build-$*) # how it is compiled may have changed
 	FULLDUPLEX_COMPILE=$(MODE) $(BIN)/python setup.py -q build --build-base $(VENV)/build-$* --build-lib $(VENV)/$* > $(VENV)/$*.log 2>&1 \
 	    || { tail -40 $(VENV)/$*.log; exit 1; }
 	@touch $@
@@ -85,6 +87,8 @@ $(NODE): tests/interop/node/package-lock.json
 	cd $(<D) && npm ci --silent
 	@touch $@
 
-.venv-bench/.bench: .venv-bench/.python $(RECIPE)
-	.venv-bench/bin/pip install -q -e '.[bench]'
+# Compiled, so not editable: it is installed again whenever a source changes. build/ may hold what the sources have lost.
+.venv-bench/.bench: .venv-bench/.python $(RECIPE) $(SOURCES)
+	rm -rf build
+	FULLDUPLEX_COMPILE=require .venv-bench/bin/pip install -q '.[bench]'
 	@touch $@

@@ -17,7 +17,7 @@ from setuptools.command.build_ext import build_ext
 # What is compiled; there is no other list of it.
 MODULES = """
     wire.codec wire.keepalive wire.receiver wire.session
-    engine.link engine.engine
+    engine.poller engine.link engine.engine
     api.awaitables api.base api.connection
 """.split()
 
@@ -51,6 +51,7 @@ class BuildOrLeave(build_ext):
             say("an editable installation runs interpreted")
             self.extensions = []
             return
+        self.force = True  # what is compiled depends on the .pxd of others, which nobody looks at
         try:
             self._translate()
             super().run()
@@ -74,6 +75,7 @@ class BuildOrLeave(build_ext):
             emit_linenums=MODE == "sanitize",  # reports name lines of Python
             build_dir=self.build_temp,
             quiet=True,
+            force=True,
         )
         for extension, translated in zip(self.extensions, found, strict=True):
             extension.sources = translated.sources

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 
 import fullduplex
-from fullduplex import Limits, Statistics, serve
+from fullduplex import Limits, Statistics, cli, serve
 from fullduplex.wire import limits
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -58,6 +59,19 @@ def test_example(example: str, tmp_path: Path) -> None:
     )
     assert ran.returncode == 0, ran.stderr
     assert not ran.stderr
+
+
+COMMANDS = [
+    pytest.param(shlex.split(match[1], comments=True), id=f"{name_of(page)}:{match[1]}")
+    for page in PAGES
+    for match in re.finditer(r"^ {4}fullduplex (.+)$", page.read_text(), re.MULTILINE)
+]
+
+
+@pytest.mark.parametrize("arguments", COMMANDS)
+def test_command(arguments: list[str]) -> None:
+    """Its arguments are those of the command; tests/cli runs it."""
+    assert cli._parser().parse_args(arguments).verb
 
 
 def anchors(page: Path) -> set[str]:

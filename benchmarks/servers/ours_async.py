@@ -1,9 +1,11 @@
-"""Echo server on fullduplex, coroutines:  python ours_async.py PORT"""
+"""Echo server on fullduplex, coroutines."""
 
 import asyncio
-import sys
 
 import fullduplex
+from fullduplex.extensions import PerMessageDeflate
+
+from .options import Options, parse
 
 
 async def echo(ws: fullduplex.ServerConnection) -> None:
@@ -11,9 +13,17 @@ async def echo(ws: fullduplex.ServerConnection) -> None:
         await ws.send(message)
 
 
-async def main(port: int) -> None:
-    async with fullduplex.serve(echo, "127.0.0.1", port, max_size=None, ping_interval=None) as server:
+async def main(options: Options) -> None:
+    async with fullduplex.serve(
+        echo,
+        "127.0.0.1",
+        options.port,
+        ssl=options.ssl,
+        compression=PerMessageDeflate(level=options.level) if options.deflate else None,
+        max_size=None,
+        ping_interval=None,
+    ) as server:
         await server.serve_forever()
 
 
-asyncio.run(main(int(sys.argv[1])))
+asyncio.run(main(parse()))

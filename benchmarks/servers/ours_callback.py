@@ -1,9 +1,11 @@
-"""Echo server on fullduplex, callbacks:  python ours_callback.py PORT"""
+"""Echo server on fullduplex, callbacks."""
 
 import asyncio
-import sys
 
 import fullduplex
+from fullduplex.extensions import PerMessageDeflate
+
+from .options import Options, parse
 
 
 class Echo(fullduplex.Listener):
@@ -11,11 +13,17 @@ class Echo(fullduplex.Listener):
         ws.send(message)
 
 
-async def main(port: int) -> None:
+async def main(options: Options) -> None:
     async with fullduplex.serve(
-        listener=Echo, host="127.0.0.1", port=port, max_size=None, ping_interval=None
+        listener=Echo,
+        host="127.0.0.1",
+        port=options.port,
+        ssl=options.ssl,
+        compression=PerMessageDeflate(level=options.level) if options.deflate else None,
+        max_size=None,
+        ping_interval=None,
     ) as server:
         await server.serve_forever()
 
 
-asyncio.run(main(int(sys.argv[1])))
+asyncio.run(main(parse()))

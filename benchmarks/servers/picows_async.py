@@ -1,10 +1,11 @@
-"""Echo server on picows' API of `websockets`, on uvloop:  python picows_async.py PORT"""
+"""Echo server on picows' API of `websockets`, on uvloop."""
 
-import sys
 from typing import Any
 
 import uvloop
 from picows.websockets.asyncio.server import serve
+
+from .options import Options, parse
 
 
 async def echo(ws: Any) -> None:
@@ -12,9 +13,17 @@ async def echo(ws: Any) -> None:
         await ws.send(message)
 
 
-async def main(port: int) -> None:
-    async with serve(echo, "127.0.0.1", port, compression=None, max_size=None, ping_interval=None) as server:
+async def main(options: Options) -> None:
+    async with serve(
+        echo,
+        "127.0.0.1",
+        options.port,
+        ssl=options.ssl,
+        compression="deflate" if options.deflate else None,
+        max_size=None,
+        ping_interval=None,
+    ) as server:
         await server.serve_forever()
 
 
-uvloop.run(main(int(sys.argv[1])))
+uvloop.run(main(parse()))

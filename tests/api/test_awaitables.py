@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from fullduplex import ConcurrencyError, ConnectionClosedOK, connect, serve
-from fullduplex.api.awaitables import DONE, Failed, Later, Ready, Receive, Step, Waiter
+from fullduplex.api.awaitables import DONE, Failed, Later, Ready, Step, Waiter
+from fullduplex.api.connection import Receive
 from peers import HOST, echo, pair, url
 from support import LoopFactory, asynchronous
 

@@ -235,10 +235,10 @@ async def test_the_next_address_is_tried(monkeypatch: pytest.MonkeyPatch) -> Non
         no_family = (12345, socket.SOCK_STREAM, 0, "", (HOST, port))
         found: list[Any] = []
 
-        async def getaddrinfo(*args: Any, **kwargs: Any) -> list[Any]:
+        async def find_addresses(host: str, port: int, *, family: int) -> list[Any]:
             return found
 
-        monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
+        monkeypatch.setattr(client, "find_addresses", find_addresses)
         found[:] = [no_family, wrong_family, bad, good]
         async with connect(url(server), local_addr=(HOST, 0)) as ws:
             await (await ws.ping())
@@ -429,7 +429,7 @@ async def test_the_last_word_and_cancelling_come_at_once() -> None:
                 connection = connector._connection
                 if attempt.count >= cancel_at:
                     cancelled += 1
-                    assert connection is None or connection.link.closed
+                    assert connection is None or connection.link.is_closed()
                 elif connection is not None:
                     connection.link.abort("local", "")
             assert cancelled

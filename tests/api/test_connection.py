@@ -26,8 +26,8 @@ from fullduplex import (
     connect,
     serve,
 )
-from fullduplex.api.connection import GATHER, NOBODY
 from fullduplex.extensions import Extension, ExtensionFactory, Parameters
+from fullduplex.wire.limits import GATHER
 from peers import (
     BINARY,
     CLOSE,
@@ -771,12 +771,6 @@ async def test_a_connection_that_is_over_is_freed_at_once(loop_factory: LoopFact
             assert [reference() for reference in dropped.seen] == [None, None]
     finally:
         gc.enable()
-
-
-def test_nobody_hears() -> None:
-    NOBODY.ready()
-    NOBODY.receive_opening(b"")
-    NOBODY.ended(None)
 
 
 @asynchronous

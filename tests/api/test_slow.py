@@ -139,7 +139,7 @@ async def test_a_policy_can_be_set(tmp_path: Path) -> None:
 @asynchronous
 async def test_the_oldest_goes_when_too_much_is_held(tmp_path: Path) -> None:
     async with stuck(tmp_path, Policy.DROP_OLDEST) as (ws, peer):
-        waits = ws.link.buffered
+        waits = ws.link.buffered()
         size = 32_768 // 3 - OVERHEAD
         messages = [str(n) * size for n in range(5)]
         for message in messages:
@@ -173,7 +173,7 @@ async def test_empty_messages_are_not_held_without_end(tmp_path: Path) -> None:
 @asynchronous
 async def test_the_latest_of_each_key_takes_the_place_of_the_one_before(tmp_path: Path) -> None:
     async with stuck(tmp_path, Policy.LATEST) as (ws, peer):
-        waits = ws.link.buffered
+        waits = ws.link.buffered()
         for message in ("a1", "b1", "a2", "c1", "a3333"):
             ws.send(message, key=message[0])
         ws.send("x")
@@ -288,7 +288,7 @@ async def test_what_is_sent_takes_along_what_is_held(policy: Policy, tmp_path: P
     async with stuck(tmp_path, Policy.DROP_OLDEST) as (ws, peer):
         ws.send("held")
         # Less waits now than makes a peer slow, but more than lets it go on.
-        ws.settings.write_high = ws.link.buffered
+        ws.settings.write_high = ws.link.buffered()
         assert not ws.is_slow
         ws.send("held, too")
         ws.policy = policy
@@ -462,7 +462,7 @@ async def test_the_end_while_it_leaves(tmp_path: Path) -> None:
     async with stuck(tmp_path, Policy.LATEST) as (ws, _):
         for key in "abc":
             ws.send(key * 50_000, key=key)
-        ws.settings.write_high = ws.link.buffered  # it takes more again
+        ws.settings.write_high = ws.link.buffered()  # it takes more again
         backlog = ws.backlog
         assert backlog is not None
         ws.link.unsent = None  # the kernel is asked again, and tells that TCP has ended

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import io
+import socket
 
 import pytest
 
-from fullduplex.cli.text import BOLD, GREEN, Paint, address, excerpt, harmless
+from fullduplex.cli.text import BOLD, GREEN, Paint, address, excerpt, harmless, say
 
 
 class Screen(io.StringIO):
@@ -70,3 +71,16 @@ def test_paint(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NO_COLOR")
     monkeypatch.setenv("TERM", "dumb")
     assert Paint(Screen())("not understood", GREEN) == "not understood"
+
+
+def test_a_line_is_one_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unbuffered, too, as containers have it (PYTHONUNBUFFERED)."""
+    reading, writing = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with (
+        reading,
+        writing,
+        io.TextIOWrapper(io.FileIO(writing.fileno(), "w", closefd=False), write_through=True) as stream,
+    ):
+        monkeypatch.setattr("sys.stdout", stream)
+        say("one line")
+        assert reading.recv(99) == b"one line\n"

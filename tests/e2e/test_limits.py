@@ -252,7 +252,7 @@ async def test_a_peer_that_does_not_read(how: str, clock: Clock, loop_factory: L
             waiting[clock.now] = ws.buffered_amount
             await quick.send(str(n))
             assert await quick.recv() == str(n)
-            if ws.link.closed:
+            if ws.link.is_closed():
                 break
             await clock.run_for(engine_of(quick), 0.5)
         too_much = [when for when, size in waiting.items() if size > UNSENT]
@@ -283,7 +283,7 @@ async def test_who_waits_to_send_is_told(clock: Clock, loop_factory: LoopFactory
         stuck.say(b"flood")
         await clock.run_until(engine_of(quick), lambda: errors)
         assert "the peer does not read" in str(errors[0])
-        assert ws.link.closed
+        assert ws.link.is_closed()
 
 
 @asynchronous
@@ -319,7 +319,7 @@ async def test_idle_connections(clock: Clock, loop_factory: LoopFactory) -> None
         connect(url(server)) as busy,
     ):
         start = clock.now
-        while not idle.link.closed:
+        while not idle.link.is_closed():
             await clock.run_for(engine_of(busy), 5)
             await busy.send(b"a")
             assert await busy.recv() == b"a"

@@ -354,7 +354,7 @@ async def test_a_server_that_does_not_know_it(clock: Clock, loop_factory: LoopFa
 def check_not_paced(ours: Connection) -> None:
     _, answer = said(ours)
     assert "transfer-rate" not in (answer or "")
-    assert not ours.link.is_blocked
+    assert not ours.link.is_blocked()
 
 
 @asynchronous

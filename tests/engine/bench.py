@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from fullduplex.engine import engine
+from fullduplex.engine import engine, link
 from fullduplex.engine.engine import Engine
 from fullduplex.engine.link import Link
 from fullduplex.engine.timers import NEVER, RESOLUTION
@@ -57,7 +57,7 @@ class HandEngine(Engine):
         return self.clock
 
 
-class Owner:
+class Owner(link.Owner):
     """What a link tells, in order. `on` holds what to do then, by name of the call."""
 
     def __init__(self) -> None:

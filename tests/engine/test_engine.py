@@ -18,7 +18,6 @@ from engine.bench import Bench, Owner, Plain, Shaken
 from engine.test_link import binary, send
 from fullduplex.engine import engine, poller
 from fullduplex.engine.engine import ACCEPT_PAUSE, Acceptor
-from fullduplex.engine.link import CONNECTS, SPEAKS
 from wire.frames import BINARY, CLOSE, Frame, close_payload
 
 
@@ -271,7 +270,7 @@ def test_a_mistake_while_a_mistake_is_seen_to(bench: Bench, caplog: pytest.LogCa
     for each in (owner, other):
         each.say((BINARY, b"a"))
     bench.settle()
-    assert owner.link.closed
+    assert owner.link.is_closed()
     assert other.heard == [("received", b"a")]
     messages = ["error while serving a connection", "error while ending a connection"]
     assert [record.message for record in caplog.records] == messages
@@ -322,10 +321,12 @@ def connect(bench: Bench, address: object, family: int = socket.AF_INET, **scrip
 def test_connect(bench: Bench) -> None:
     door = Door(bench)
     owner = connect(bench, door.address)
-    assert owner.link.phase == CONNECTS
+    assert owner.link.connecting
+    assert not owner.link.established
     bench.wait_until(lambda: owner.heard and door.owners)
     assert owner.heard == ["ready"]
-    assert owner.link.phase == SPEAKS
+    assert owner.link.established
+    assert not owner.link.connecting
 
 
 @pytest.mark.parametrize("code", [0, errno.EINPROGRESS, errno.EINTR])
@@ -362,6 +363,7 @@ def test_accept(bench: Bench) -> None:
 def test_newcomers_do_not_keep_others_waiting(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many knock, those who are in are served between two batches of them."""
     monkeypatch.setattr(engine, "BATCH", 4)
+    monkeypatch.setattr(engine, "SPELL", 0)
     door = Door(bench)
     owner = bench.link()
     for _ in range(10):

@@ -11,10 +11,10 @@ import pytest
 import trustme
 
 from engine.bench import Bench, Owner, Plain, Shaken
-from fullduplex.engine.link import CLOSED, CLOSING, PROGRESS, SERVES, SPEAKS, Link
+from fullduplex.engine.link import PROGRESS, Link
 from fullduplex.engine.timers import RESOLUTION
 from fullduplex.wire.limits import Limits
-from fullduplex.wire.opcodes import Close
+from fullduplex.wire.opcodes import CLOSED, CLOSING, Close
 from fullduplex.wire.rate import BURST, HEAD
 from fullduplex.wire.session import HOLD, Session
 from fullduplex.wire.transfer import Paced
@@ -51,7 +51,7 @@ def read_to_the_end(bench: Bench, owner: Owner) -> bytes:
     came = b""
     for _ in bench.steps():
         came += owner.read()
-        if owner.link.closed:
+        if owner.link.is_closed():
             break
     return came
 
@@ -99,7 +99,7 @@ def test_nothing_to_read_after_all(bench: Bench) -> None:
 
 def test_the_opening_handshake_gets_its_bytes(bench: Bench) -> None:
     owner = bench.link(opened=False)
-    assert owner.link.phase == SPEAKS
+    assert owner.link.established
     owner.peer.send(b"GET")
     bench.tick()
     assert owner.heard == [("receive_opening", b"GET")]
@@ -142,7 +142,7 @@ def test_what_the_kernel_does_not_take_waits(bench: Bench) -> None:
     assert owner.link.session.blocked
     send(owner, b"more")
     bench.settle()
-    assert owner.link.buffered > 100
+    assert owner.link.buffered() > 100
     assert owner.heard == []
     came = b""
     while len(came) < len(MEBI):
@@ -151,7 +151,7 @@ def test_what_the_kernel_does_not_take_waits(bench: Bench) -> None:
     came += owner.read()
     assert came.endswith(b"m\x82\x04more")
     assert owner.heard == ["drained"]
-    assert owner.link.buffered == 0
+    assert owner.link.buffered() == 0
     assert not owner.link.session.blocked
     assert not owner.link.draining
 
@@ -280,7 +280,7 @@ def test_a_peer_that_does_not_read_is_cut_off(bench: Bench) -> None:
     send(owner, b"more")
     bench.settle()
     assert owner.heard == []
-    waiting = owner.link.buffered
+    waiting = owner.link.buffered()
     bench.pass_time(0.2)
     assert owner.heard == [("ended", None)]
     assert owner.link.session.limit == "unsent"
@@ -298,7 +298,7 @@ def test_less_may_wait_for_ever(bench: Bench) -> None:
         bench.engine.clock += 10
         bench.tick()
     assert owner.heard == []
-    assert owner.link.buffered == UNSENT
+    assert owner.link.buffered() == UNSENT
 
 
 @pytest.mark.parametrize(("taken", "is_cut_off"), [(UNSENT // PROGRESS, False), (UNSENT // PROGRESS - 1, True)])
@@ -315,7 +315,7 @@ def test_a_peer_that_reads_slowly(bench: Bench, taken: int, is_cut_off: bool) ->
         owner.script["send"] = [0]
         bench.engine.clock += 0.2
         bench.tick()
-    assert owner.link.closed == is_cut_off
+    assert owner.link.is_closed() == is_cut_off
 
 
 def test_a_peer_that_reads_less_than_is_sent(bench: Bench) -> None:
@@ -341,11 +341,11 @@ def test_a_peer_that_reads_again_in_time(bench: Bench) -> None:
         bench.engine.clock += 9
         for _ in bench.steps():  # it reads ...
             owner.read()
-            if not owner.link.buffered:
+            if not owner.link.buffered():
                 break
         owner.script["send"] = [BlockingIOError()]  # ... and not what comes next
     bench.pass_time(9)
-    assert not owner.link.closed
+    assert not owner.link.is_closed()
 
 
 def test_the_first_limit_that_was_broken_is_told(bench: Bench) -> None:
@@ -354,7 +354,7 @@ def test_the_first_limit_that_was_broken_is_told(bench: Bench) -> None:
     owner.say((BINARY, b"a"), (BINARY, b"b"))
     bench.settle()
     bench.pass_time(6)
-    assert owner.link.closed
+    assert owner.link.is_closed()
     assert owner.link.session.limit == "messages_per_second"
     assert owner.link.session.error().detail == "more than 1 messages a second"
 
@@ -372,7 +372,7 @@ def test_what_the_peer_takes_is_a_sign_of_life(bench: Bench) -> None:
         bench.engine.clock += 5.1
         owner.script["send"] = [1000]
         bench.tick()
-    assert not owner.link.closed
+    assert not owner.link.is_closed()
     bench.engine.clock += 20
     owner.script["send"] = [0]
     bench.tick()
@@ -521,7 +521,7 @@ def spend_burst(bench: Bench, owner: Owner) -> None:
     send(owner, bytes(int(RATE * BURST)))
     bench.settle()
     owner.read()
-    assert owner.link.buffered
+    assert owner.link.buffered()
 
 
 def test_what_the_peer_wants_later_waits(bench: Bench) -> None:
@@ -536,8 +536,8 @@ def test_what_the_peer_wants_later_waits(bench: Bench) -> None:
         frames += owner.read_frames()
         size = sum(len(each.payload) for each in frames)
         assert size + HEAD * len(frames) <= RATE * (seconds + BURST)
-        assert owner.link.buffered == (len(payload) - size + HEAD if size < len(payload) else 0)
-        assert owner.heard == (["drained"] if owner.link.buffered <= RATE else [])
+        assert owner.link.buffered() == (len(payload) - size + HEAD if size < len(payload) else 0)
+        assert owner.heard == (["drained"] if owner.link.buffered() <= RATE else [])
         if size == len(payload):
             break
     assert b"".join(each.payload for each in frames) == payload
@@ -561,9 +561,9 @@ def test_what_is_said_while_served_has_its_turn(bench: Bench) -> None:
     owner.on["received"] = lambda: send(owner, bytes(RATE // 2))
     owner.say((BINARY, b"a"))
     bench.tick()
-    assert owner.link.buffered < RATE // 2
+    assert owner.link.buffered() < RATE // 2
     for _ in bench.steps():
-        if not owner.link.buffered:
+        if not owner.link.buffered():
             break
     assert sum(len(each.payload) for each in owner.read_frames()) == RATE // 2
 
@@ -622,7 +622,7 @@ def test_a_goodbye_is_answered_before_what_waits(bench: Bench, server: bool, hal
     assert sum(len(each.payload) for each in frames) < RATE
     assert (frames[-1].opcode, frames[-1].payload) == (CLOSE, close_payload(1000))
     # A client that does not know yet that there is no more to read waits for it (section 7.1.1).
-    assert owner.link.closed == (server or half_closed)
+    assert owner.link.is_closed() == (server or half_closed)
     assert owner.link.session.error().rcvd == owner.link.session.error().sent == Close(1000)
 
 
@@ -657,7 +657,7 @@ def test_a_kernel_that_takes_nothing_of_what_may_be_sent(bench: Bench) -> None:
     frames = owner.read_frames()
     assert b"".join(each.payload for each in frames if each.opcode != PONG) == payload
     assert frames.index(Frame(PONG, b"p")) < len(frames) - 1
-    assert owner.link.buffered == 0
+    assert owner.link.buffered() == 0
 
 
 def test_the_end_while_much_waits(bench: Bench) -> None:
@@ -666,10 +666,10 @@ def test_the_end_while_much_waits(bench: Bench) -> None:
     bench.link()
     send(owner, bytes(10 * RATE))
     bench.settle()
-    assert owner.link.is_blocked
+    assert owner.link.is_blocked()
     owner.link.abort("local", "test")
-    assert owner.link.buffered == 0
-    assert not owner.link.is_blocked
+    assert owner.link.buffered() == 0
+    assert not owner.link.is_blocked()
     bench.pass_time(5)
     assert owner.heard == [("ended", None)]
 
@@ -682,7 +682,7 @@ def test_a_peer_that_wants_next_to_nothing(bench: Bench, unsent: int, is_cut_off
     for _ in range(11):
         bench.pass_time(1)
         owner.read()
-    assert owner.link.closed == is_cut_off
+    assert owner.link.is_closed() == is_cut_off
 
 
 # The end.
@@ -693,7 +693,7 @@ def test_the_peer_ends_tcp(bench: Bench) -> None:
     owner.peer.shutdown(socket.SHUT_WR)
     bench.settle()
     assert owner.heard == [("ended", None)]
-    assert owner.link.closed
+    assert owner.link.is_closed()
     error = owner.link.session.error()
     assert (error.who, error.code) == ("remote", 1006)
     assert "without a close frame" in error.detail
@@ -774,9 +774,9 @@ def test_a_client_waits_for_the_end_of_tcp(bench: Bench) -> None:
     owner.peer.send(b"\x88\x02\x03\xe8")
     bench.settle()
     assert owner.link.session.over
-    assert not owner.link.closed
+    assert not owner.link.is_closed()
     bench.pass_time(6)
-    assert owner.link.closed
+    assert owner.link.is_closed()
     assert owner.link.session.error().rcvd == Close(1000)
 
 
@@ -784,7 +784,7 @@ def test_a_silent_peer_in_the_closing_handshake(bench: Bench) -> None:
     owner = bench.link(close_timeout=5)
     close(owner)
     bench.pass_time(1)
-    assert not owner.link.closed
+    assert not owner.link.is_closed()
     bench.pass_time(5)
     assert owner.heard[-1] == ("ended", None)
     assert "closing handshake" in owner.link.session.error().detail
@@ -797,7 +797,7 @@ def test_a_failure_ends_only_our_half(bench: Bench) -> None:
     bench.settle()
     assert owner.read_frames()[0].payload[:2] == b"\x03\xea"
     assert owner.is_eof()
-    assert not owner.link.closed
+    assert not owner.link.is_closed()
     owner.say((BINARY, b"a" * 1000))
     bench.settle()
     assert owner.heard == ["noticed"]
@@ -814,7 +814,7 @@ def test_a_failure_while_reading_is_paused(bench: Bench) -> None:
     assert owner.link.reading
     owner.peer.close()
     bench.settle()
-    assert owner.link.closed
+    assert owner.link.is_closed()
 
 
 def test_a_peer_that_does_not_end_tcp_after_a_failure(bench: Bench) -> None:
@@ -822,7 +822,7 @@ def test_a_peer_that_does_not_end_tcp_after_a_failure(bench: Bench) -> None:
     owner.say((3, b""))
     bench.settle()
     bench.pass_time(6)
-    assert owner.link.closed
+    assert owner.link.is_closed()
     assert owner.link.session.error().rcvd is None
 
 
@@ -860,7 +860,7 @@ def test_tcp_cannot_be_established(bench: Bench) -> None:
         address = listening.getsockname()
     sock = Plain(socket.socket().detach())
     owner = bench.link(sock=sock, opened=False, address=address)
-    bench.wait_until(lambda: owner.link.closed)
+    bench.wait_until(owner.link.is_closed)
     assert owner.heard == [("ended", "ConnectionRefusedError")]
     assert "cannot connect" in owner.link.session.error().detail
 
@@ -981,9 +981,9 @@ def test_a_slot_that_comes_before_the_deadline(bench: Bench) -> None:
     owner.link.session.close(1000, "", bench.engine.time())
     owner.link.touch()
     bench.pass_time(11)
-    assert not owner.link.closed
+    assert not owner.link.is_closed()
     bench.pass_time(5)
-    assert owner.link.closed
+    assert owner.link.is_closed()
 
 
 def test_a_loop_that_was_blocked_reads_before_it_looks_at_the_clock(bench: Bench) -> None:
@@ -991,7 +991,7 @@ def test_a_loop_that_was_blocked_reads_before_it_looks_at_the_clock(bench: Bench
     bench.pass_time(20.1)
     owner.say((PONG, owner.read_frames()[0].payload))
     bench.pass_time(60)
-    assert not owner.link.closed
+    assert not owner.link.is_closed()
 
 
 def test_expired_after_the_end(bench: Bench) -> None:
@@ -1129,7 +1129,7 @@ def test_writing_wants_to_read(bench: Bench) -> None:
     send(owner, b"payload")
     bench.settle()
     assert owner.link.wants_read
-    assert owner.link.buffered == 6
+    assert owner.link.buffered() == 6
     owner.peer.send(b"x")
     bench.tick()
     assert not owner.link.wants_read
@@ -1279,14 +1279,14 @@ def test_tls(bench: Bench, contexts: Contexts) -> None:
     bench.settle()
     assert ends.client.heard == ["ready"]
     assert ends.server.heard == ["ready", ("received", b"hello")]
-    assert ends.server.link.phase == SERVES
+    assert ends.server.link.established
     # Far more than the buffer, the kernel's queue and a record, both ways at once.
     for owner in (ends.client, ends.server):
         send(owner, 4 * MEBI)
     bench.wait_until(lambda: len(ends.client.heard) > 1 and len(ends.server.heard) > 2)
     assert ends.client.heard[1:] == ends.server.heard[2:] == [("received", 4 * MEBI)]
     close(ends.client)
-    bench.wait_until(lambda: ends.client.link.closed and ends.server.link.closed)
+    bench.wait_until(lambda: ends.client.link.is_closed() and ends.server.link.is_closed())
     for owner in (ends.client, ends.server):
         error = owner.link.session.error()
         assert (error.rcvd, error.sent) == (Close(1000), Close(1000))
@@ -1299,7 +1299,7 @@ def test_tls_fails_for_good(bench: Bench, contexts: Contexts) -> None:
     bench.settle()
     ends.client.link.session.out += b"\x83\x80\0\0\0\0"
     ends.client.link.touch()
-    bench.wait_until(lambda: ends.server.link.closed and ends.client.link.closed)
+    bench.wait_until(lambda: ends.server.link.is_closed() and ends.client.link.is_closed())
     rcvd = ends.client.link.session.error().rcvd
     assert rcvd is not None
     assert rcvd.code == 1002
@@ -1323,7 +1323,7 @@ def test_tls_to_a_server_without(bench: Bench, contexts: Contexts) -> None:
         ends.server.link.finish(bench.engine.time() + 5)
 
     ends.server.on["receive_opening"] = refuse
-    bench.wait_until(lambda: ends.client.link.closed and ends.server.link.closed)
+    bench.wait_until(lambda: ends.client.link.is_closed() and ends.server.link.is_closed())
     assert ends.client.heard == [("ended", "SSLError")]
 
 
@@ -1334,14 +1334,14 @@ def test_no_tls_to_a_server_with(bench: Bench, contexts: Contexts) -> None:
         ends.client.link.session.out += b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
     ends.client.on["ready"] = ask
-    bench.wait_until(lambda: ends.client.link.closed and ends.server.link.closed)
+    bench.wait_until(lambda: ends.client.link.is_closed() and ends.server.link.is_closed())
     assert ends.server.heard == [("ended", "SSLError")]
     assert ends.client.heard[0] == "ready"
 
 
 def test_a_certificate_that_is_not_trusted(bench: Bench, contexts: Contexts) -> None:
     ends = Ends(bench, contexts[0], ssl.create_default_context())
-    bench.wait_until(lambda: ends.client.link.closed and ends.server.link.closed)
+    bench.wait_until(lambda: ends.client.link.is_closed() and ends.server.link.is_closed())
     assert ends.client.heard == [("ended", "SSLCertVerificationError")]
     assert ends.server.heard == [("ended", "SSLError")]
     assert ends.server.link.session.state is CLOSED

@@ -20,13 +20,12 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from email.utils import formatdate
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from ..engine.link import Link
+from ..engine.link import Link, Owner
 from ..wire.handshake import ServerHandshake
 from ..wire.limits import MAX_HEAD
 from ..wire.rate import Bucket
-from .connection import NOBODY
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -210,7 +209,7 @@ class Admission:
         )
 
 
-class Refusal:
+class Refusal(Owner):
     """A connection that gets 503 and nothing else: said at once, over TLS when that is established."""
 
     def __init__(self, admission: Admission, sock: socket.socket, answer: bytes) -> None:
@@ -232,12 +231,7 @@ class Refusal:
 
     def ended(self, error: OSError | None) -> None:
         self._refusals.discard(self)
-        self.link.owner = NOBODY  # no cycle
-
-    def _ignore(self, *_: object) -> Any: ...
-
-    # No session opens, and whatever the client says is dropped.
-    receive_opening = received = is_behind = noticed = drained = _ignore
+        self.link.owner = Owner()  # no cycle
 
 
 def find_place(sock: socket.socket) -> bytes:

@@ -1,5 +1,7 @@
+from . cimport contexts
+
 cdef class Step:
-    pass
+    cpdef answer(self)
 
 cdef class Ready(Step):
     cdef public object _value
@@ -17,7 +19,3 @@ cdef class Waiter:
 
     cpdef wake(self)
     cpdef schedule(self)
-
-cdef class Receive(Step):
-    cdef public object _connection
-    cdef public bint _iterates

@@ -13,18 +13,19 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-from ..wire.errors import ConnectionClosedOK
-
-if TYPE_CHECKING:
-    from .connection import Connection
+from . import contexts
 
 
 class Step:
-    """The protocol of a coroutine (PEP 492), on one method: `__next__` returns what to wait for, or ends."""
+    """The protocol of a coroutine (PEP 492), on one method: `answer` gives the result, or a `Waiter` to wait for it."""
 
     __slots__ = ()
+
+    def answer(self) -> Any:
+        """What awaiting it comes to, or a Waiter: then it is asked again later."""
+        return None
 
     def __await__(self) -> Step:
         return self
@@ -33,7 +34,10 @@ class Step:
         return self
 
     def __next__(self) -> Any:
-        raise StopIteration
+        answer = self.answer()
+        if type(answer) is Waiter:
+            return answer
+        raise StopIteration(answer)
 
     def send(self, value: None) -> Any:
         return self.__next__()
@@ -59,8 +63,8 @@ class Ready(Step):
     def __init__(self, value: Any = None) -> None:
         self._value = value
 
-    def __next__(self) -> Any:
-        raise StopIteration(self._value)
+    def answer(self) -> Any:
+        return self._value
 
 
 class Failed(Step):
@@ -71,7 +75,7 @@ class Failed(Step):
     def __init__(self, error: BaseException) -> None:
         self._error = error
 
-    def __next__(self) -> Any:
+    def answer(self) -> Any:
         raise self._error
 
 
@@ -128,7 +132,7 @@ class Waiter:
             if context is None:
                 wakeup(self)
             else:
-                context.run(wakeup, self)
+                contexts.run(context, wakeup, self)
 
     def schedule(self) -> None:
         """Run the task in the loop's next iteration."""
@@ -174,33 +178,3 @@ class Waiter:
 
     def exception(self) -> None:
         self.result()
-
-
-class Receive(Step):
-    """`recv()` and `__anext__()`: the next message. One object serves a connection all its life."""
-
-    __slots__ = ("_connection", "_iterates")
-
-    def __init__(self, connection: Connection, iterates: bool) -> None:
-        self._connection = connection
-        self._iterates = iterates
-
-    def __next__(self) -> Any:
-        connection = self._connection
-        session = connection.session
-        if session.inbox:
-            message = session.take()
-            if session.paused:
-                connection.resume_reading()
-            raise StopIteration(message)
-        if session.verdict is not None:
-            connection.conclude()
-        if connection.finished:
-            error = session.error()
-            if self._iterates and isinstance(error, ConnectionClosedOK):
-                raise StopAsyncIteration
-            try:
-                raise error
-            finally:
-                del error  # its traceback has this frame, and would hold the connection until cycles are collected
-        return connection.wait()

@@ -1,8 +1,11 @@
-from ..engine.link cimport Link
+from ..engine.link cimport Link, Owner
 from ..wire.session cimport Session
 
-cdef class BaseConnection:
+cdef class BaseConnection(Owner):
     cdef public object settings, request, response, subprotocol, backlog, _id, _remote_address
     cdef public Session session
     cdef public Link link
     cdef public bint finished
+
+    cpdef bint lags(self) except -1
+    cpdef hear(self)

@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
-from ..engine.link import Link
+from ..engine.link import Link, Owner
 from ..wire.errors import ConnectionClosed
 from ..wire.headers import Request, Response
 from ..wire.opcodes import State
@@ -16,7 +16,7 @@ from .settings import Settings
 from .slow import Backlog, Policy, check_policy
 
 
-class BaseConnection:
+class BaseConnection(Owner):
     """A session, the link that it rides on, and what the opening handshake said."""
 
     __slots__ = (
@@ -85,12 +85,16 @@ class BaseConnection:
     @property
     def buffered_amount(self) -> int:
         """Bytes that wait to be sent, and those that a policy holds."""
-        return self.link.buffered + (0 if self.backlog is None else self.backlog.size)
+        return self.link.buffered() + (0 if self.backlog is None else self.backlog.size)
 
     @property
     def is_slow(self) -> bool:
         """The peer takes bytes slower than they are sent: over `write_limit` of them wait."""
-        return self.link.is_blocked and self.link.buffered > self.settings.write_high
+        return self.lags()
+
+    def lags(self) -> bool:
+        """What `is_slow` tells, for whom a property costs too much."""
+        return self.link.is_blocked() and self.link.buffered() > self.settings.write_high
 
     @property
     def policy(self) -> Policy:
@@ -111,6 +115,9 @@ class BaseConnection:
         if self.backlog is None:
             self.backlog = Backlog(Policy.WAIT)
         return self.backlog
+
+    def hear(self) -> None:
+        """Give the listener what is in the inbox; called in its context."""
 
     def expect_drain(self) -> None:
         """Have `drained` called when the peer has taken enough of what waits."""

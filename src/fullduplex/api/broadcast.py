@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable
 
 from ..engine.link import Link
-from ..wire.codec import append_frame
+from ..wire.codec import BINARY_FRAME, TEXT_FRAME, append_frame
 from ..wire.errors import WebSocketException
 from ..wire.extensions import Extension, Payload
-from ..wire.receiver import BINARY_FRAME, TEXT_FRAME
-from ..wire.session import OPEN
-from .connection import GATHER, Connection
+from ..wire.limits import GATHER
+from ..wire.opcodes import OPEN
+from .connection import Connection
 from .messages import BytesLike, Data, encode
 from .slow import Policy, check_policy
 

@@ -17,7 +17,6 @@ from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Any, Final
 
-from ..engine.link import CONNECTS
 from ..wire import limits
 from ..wire.errors import InvalidMessage, InvalidStatus
 from ..wire.extensions import ExtensionFactory
@@ -26,6 +25,7 @@ from ..wire.headers import HeadersLike, Response
 from ..wire.http1 import ResponseReader
 from ..wire.opcodes import CloseCode
 from ..wire.uri import parse_uri
+from .addresses import find_addresses
 from .connection import Connection
 from .host import get_engine
 from .listener import ListenerLike, check_listener
@@ -344,15 +344,13 @@ class connect:
         if self._path is not None:
             return await self._attempt(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM), self._path)
         errors: list[OSError] = []
-        loop = self._settings.loop
-        found = await loop.getaddrinfo(self._host, self._port, family=self._family, type=socket.SOCK_STREAM)
-        for family, _, protocol, _, address in found:
+        for family, _, protocol, _, address in await find_addresses(self._host, self._port, family=self._family):
             self._connection = None
             try:
                 return await self._attempt(socket.socket(family, socket.SOCK_STREAM, protocol), address)
             except OSError as error:
                 attempt: ClientConnection | None = self._connection
-                if attempt is not None and attempt.link.phase != CONNECTS:
+                if attempt is not None and not attempt.link.connecting:
                     raise  # TCP was there: it is the server, not the address
                 errors.append(error)
         if len(errors) == 1:

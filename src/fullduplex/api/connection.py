@@ -13,27 +13,61 @@ from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, H
 from types import TracebackType
 from typing import Any, Final, Literal, Self, overload
 
-from ..engine.link import Link
-from ..wire.errors import ConcurrencyError, ConnectionClosed
-from ..wire.opcodes import CloseCode, Opcode, State
-from ..wire.receiver import BINARY_FRAME, TEXT_FRAME, Fragment
-from ..wire.session import OPEN, Session
-from .awaitables import DONE, Failed, Later, Ready, Receive, Waiter
+from ..engine.link import Link, Owner
+from ..wire.codec import BINARY_FRAME, TEXT_FRAME
+from ..wire.errors import ConcurrencyError, ConnectionClosed, ConnectionClosedOK
+from ..wire.limits import FAIR, GATHER
+from ..wire.opcodes import CLOSING, CONNECTING, OPEN, CloseCode, Opcode
+from ..wire.receiver import Fragment
+from ..wire.session import Session
+from . import contexts, direct
+from .awaitables import DONE, Failed, Later, Ready, Step, Waiter
 from .base import BaseConnection
 from .listener import Listener, ListenerLike, make_listener
 from .messages import Asynchronous, BytesLike, Data, convert, encode
 from .settings import Settings
 from .slow import Policy
 
-# Output gathers up to here before it is written out of turn, and a task that sends more than this without ever
-# waiting lets others run.
-GATHER: Final = 32_768
 # Messages that may be left untaken when the connection is about to end; more are dropped.
 LEFT: Final = 4096
 BUSY: Final = "another task already waits for a message of this connection"
 
 # Who waits, in order. Each leaves by itself, also when it is cancelled.
 Waiters = dict[asyncio.Future[None], None]
+
+
+class Receive(Step):
+    """`recv()` and `__anext__()`: the next message. One object serves a loop all its life."""
+
+    __slots__ = ("_connection", "_iterates")
+
+    def __init__(self, connection: Connection, iterates: bool) -> None:
+        self._connection = connection
+        self._iterates = iterates
+
+    def answer(self) -> Any:
+        connection = self._connection
+        session = connection.session
+        if session.inbox:
+            message = session.take()
+            if session.paused:
+                connection.resume_reading()
+            return message
+        if session.verdict is not None:
+            connection.conclude()
+        if connection.finished:
+            error = session.error()
+            if self._iterates and isinstance(error, ConnectionClosedOK):
+                raise StopAsyncIteration
+            try:
+                raise error
+            finally:
+                del error  # its traceback has this frame, and would hold the connection until cycles are collected
+        return connection.wait()
+
+
+direct.answer_directly(Ready)
+direct.answer_directly(Receive)
 
 
 class Connection(BaseConnection):
@@ -51,6 +85,7 @@ class Connection(BaseConnection):
         "_pongs",
         "_stream",
         "_turn_waiters",
+        "_unfair",
         "_waiter",
         "listener",
         "loop",
@@ -66,6 +101,7 @@ class Connection(BaseConnection):
         self._pongs: dict[bytes, asyncio.Future[float]] | None = None
         self._drain_waiters: Waiters | None = None
         self._turn_waiters: Waiters | None = None
+        self._unfair = 0  # bytes sent since a task has waited last
         self._closed_waiters: Waiters | None = None
         self._context: contextvars.Context | None = None  # of the listener
 
@@ -165,6 +201,7 @@ class Connection(BaseConnection):
         elif waiter.waiting:
             raise ConcurrencyError(BUSY)
         waiter._asyncio_future_blocking = True
+        self._unfair = 0
         return waiter
 
     def resume_reading(self) -> None:
@@ -200,45 +237,58 @@ class Connection(BaseConnection):
         """
         if self.backlog is not None and self.backlog.takes_message(self, message, text, compress, key):
             return Later(_yield)
-        session = self.session
-        kind = type(message)
-        try:
-            if kind is bytes and text is None:
-                session.send(BINARY_FRAME, message, compress)  # type: ignore[arg-type]
-            elif kind is str and text is None:
-                session.send(TEXT_FRAME, message.encode(), compress)  # type: ignore[union-attr]
-            elif isinstance(message, str | BytesLike):
-                payload, is_text = encode(message)
-                first = TEXT_FRAME if (is_text if text is None else text) else BINARY_FRAME
-                session.send(first, payload, compress)
-            else:
-                return self._send_parts(message, text, compress)
-        except ConcurrencyError:
+        payload: BytesLike
+        if type(message) is bytes:
+            payload, is_text = message, False
+        elif type(message) is str:
+            payload, is_text = message.encode(), True
+        elif isinstance(message, str | BytesLike):
+            payload, is_text = encode(message)
+        else:
+            return self._send_parts(message, text, compress)
+        session, link = self.session, self.link
+        if session.state is not OPEN:
+            return self._refused(session.error())
+        if session.sending:
             return self._send_in_turn(message, text, compress, key)
-        except ConnectionClosed as error:
-            return self._refused(error)
-        link = self.link
-        if not link.corked:
-            link.touch()
-        if len(session.out) < GATHER and not link.is_blocked:
-            return DONE
-        return self._press(link, self.backlog is None or self.backlog.policy is Policy.WAIT)
+        if text is not None:
+            is_text = text
+        first = TEXT_FRAME if is_text else BINARY_FRAME
+        size = len(payload)
+        if size >= GATHER and session.send_head(first, size):
+            link.flush_with(payload)
+        else:
+            session.send(first, payload, compress)
+            if not link.corked:
+                link.touch()
+            size = len(session.out)
+            if size < GATHER and not link.is_blocked():
+                return DONE
+            link.flush()
+        return self._press(size, self.backlog is None or self.backlog.policy is Policy.WAIT)
 
-    def _press(self, link: Link, may_wait: bool) -> Awaitable[None]:
-        """Much has been sent: write it, and say whether to wait."""
-        link.flush()
-        if may_wait and self.is_slow:
-            return Later(self._drain)
-        return DONE if link.is_blocked and link.buffered < GATHER else Later(_yield)
+    def _press(self, size: int, may_wait: bool) -> Awaitable[None]:
+        """Much has been sent, in `size` bytes: say whether to wait."""
+        link = self.link
+        if link.is_blocked():
+            if may_wait and self.lags():
+                return Later(self._drain)
+            if link.buffered() < GATHER:
+                return DONE
+        self._unfair += size
+        if self._unfair < FAIR:
+            return DONE
+        self._unfair = 0
+        return Later(_yield)
 
     async def _drain(self) -> None:
         """Wait until the peer has taken enough."""
-        while self.is_slow:
+        while self.lags():
             if self._drain_waiters is None:
                 self._drain_waiters = {}
             self.expect_drain()
             await self._wait_in(self._drain_waiters)
-        if self.link.closed:
+        if self.link.is_closed():
             raise self.session.error()
 
     async def _wait_in(self, waiters: Waiters) -> None:
@@ -252,7 +302,7 @@ class Connection(BaseConnection):
     def _refused(self, error: ConnectionClosed) -> Awaitable[Any]:
         """Why nothing can be sent; while the closing handshake is under way, once its end is known."""
         session = self.session
-        return Failed(error) if session.state is not State.CLOSING or session.over else Later(self._refuse)
+        return Failed(error) if session.state is not CLOSING or session.over else Later(self._refuse)
 
     async def _refuse(self) -> None:
         await self.wait_closed()
@@ -314,8 +364,9 @@ class Connection(BaseConnection):
             await self._refused(session.error())
         session.send_fragment(opcode, payload, fin, compress)
         link.touch()
-        if not fin and (len(session.out) >= GATHER or link.is_blocked):
-            await self._press(link, True)
+        if not fin and (len(session.out) >= GATHER or link.is_blocked()):
+            link.flush()
+            await self._press(len(payload), True)
 
     # Ping, pong, close.
 
@@ -358,7 +409,7 @@ class Connection(BaseConnection):
         if self.session.attention:
             self.link.attend()
         self.link.touch()
-        if self.session.state is State.CONNECTING:
+        if self.session.state is CONNECTING:
             self.link.abort("local", "closed before the opening handshake was complete")
         return self.wait_closed()
 
@@ -367,10 +418,10 @@ class Connection(BaseConnection):
 
         Messages are to be received meanwhile: while `max_queue` of them wait, nothing is read, nor the peer's goodbye.
         """
-        return DONE if self.link.closed else Later(self._wait_closed)
+        return DONE if self.link.is_closed() else Later(self._wait_closed)
 
     async def _wait_closed(self) -> None:
-        while not self.link.closed:
+        while not self.link.is_closed():
             if self._closed_waiters is None:
                 self._closed_waiters = {}
             await self._wait_in(self._closed_waiters)
@@ -407,7 +458,7 @@ class Connection(BaseConnection):
             self.loop.call_soon(self._feed, rest)
 
     def _feed(self, rest: bytes) -> None:
-        if not self.link.closed:
+        if not self.link.is_closed():
             self.link.resume_reading()
             self.link.feed(rest)
             self.link.touch()
@@ -420,14 +471,22 @@ class Connection(BaseConnection):
 
     def received(self) -> None:
         if self.listener is not None:
-            self._call(self._hear)
-            if self.link.is_blocked and self.is_slow:
+            # A callback may lead to another one of the same connection; a context cannot be entered twice.
+            context, self._context = self._context, None
+            try:
+                contexts.hear(contextvars.copy_context() if context is None else context, self)
+            except Exception as error:
+                self._listener_failed(error)
+            finally:
+                self._context = context
+            if self.lags():
                 # Who does not read what it asked for is not asked for more.
                 self.link.pause_reading()
                 self.expect_drain()
             return
-        if self._waiter is not None:
-            self._waiter.wake()
+        waiter = self._waiter  # held by a variable, as in `Link`
+        if waiter is not None:
+            waiter.wake()
         if self.session.inbox:
             self._check_queue()
 
@@ -441,16 +500,17 @@ class Connection(BaseConnection):
         self.link.attend()
         self.link.touch()
 
-    def _hear(self) -> None:
-        """Give the listener what came; nothing any more once we have said goodbye."""
-        session, listener = self.session, self.listener
-        assert listener is not None
+    def hear(self) -> None:
+        # Nothing any more once we have said goodbye.
+        session = self.session
         inbox = session.inbox
+        assert self.listener is not None
+        on_message = self.listener.on_message
         try:
             for message in inbox:
                 if session.state is not OPEN:
                     break
-                listener.on_message(self, message)
+                on_message(self, message)
         finally:
             inbox.clear()
             session.inbox_size = 0
@@ -467,15 +527,18 @@ class Connection(BaseConnection):
                 session.drop(min(settings.queue_high, LEFT))
 
     def _call(self, callback: Callable[..., object], *args: object) -> None:
-        # A callback may lead to another one of the same connection; a context cannot be entered twice.
+        """One of the listener's other callbacks, as in `received`."""
         context, self._context = self._context, None
         try:
-            (context or contextvars.copy_context()).run(callback, *args)
-        except Exception:
-            self.logger.exception("listener failed")
-            self.close(CloseCode.INTERNAL_ERROR)
+            (contextvars.copy_context() if context is None else context).run(callback, *args)
+        except Exception as error:
+            self._listener_failed(error)
         finally:
             self._context = context
+
+    def _listener_failed(self, error: Exception) -> None:
+        self.logger.error("listener failed", exc_info=error)
+        self.close(CloseCode.INTERNAL_ERROR)
 
     def noticed(self) -> None:
         session = self.session
@@ -516,13 +579,14 @@ class Connection(BaseConnection):
             self._call(listener.on_close, self, self.close_code, self.close_reason)
         # A connection that is over goes with the last who hold it, not with the next collection of cycles.
         self._iterate = None
-        self.link.owner = NOBODY
+        self.link.owner = Owner()
 
     def _finish(self) -> None:
         """No more messages will come."""
         self.finished = True
-        if self._waiter is not None:
-            self._waiter.schedule()
+        waiter = self._waiter
+        if waiter is not None:
+            waiter.schedule()
 
 
 async def _yield() -> None:
@@ -534,14 +598,3 @@ def _wake(waiters: Waiters | None) -> None:
     for waiter in waiters or ():
         if not waiter.done():
             waiter.set_result(None)
-
-
-class _Nobody:
-    """Who a link works for once its connection is over."""
-
-    def _ignore(self, *_: object) -> None: ...
-
-    ready = receive_opening = received = is_behind = noticed = drained = opening_expired = ended = _ignore
-
-
-NOBODY: Final[Any] = _Nobody()

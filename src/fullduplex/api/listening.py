@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import os
 import socket
 import stat
 from collections.abc import Sequence
 from typing import Any
+
+from .addresses import find_addresses
 
 
 async def bind_tcp(
@@ -25,13 +26,10 @@ async def bind_tcp(
     family that this machine is not set up for are passed over: a name has ::1 where IPv6 is off, too.
     """
     hosts = [host] if isinstance(host, str) or host is None else list(host)
-    loop = asyncio.get_running_loop()
     had: dict[Any, socket.socket] = {}
     try:
         for name in hosts:
-            found = await loop.getaddrinfo(
-                name or None, port or 0, family=family, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-            )
+            found = await find_addresses(name or None, port or 0, family=family, flags=socket.AI_PASSIVE)
             errors: list[OSError] = []
             for kind, _, _, _, address in found:
                 if address in had:

@@ -15,7 +15,6 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from ..engine.engine import Acceptor
-from ..engine.link import SPEAKS
 from ..wire.errors import ConnectionClosed, InvalidHandshake, InvalidMessage
 from ..wire.extensions import Extension, ExtensionFactory
 from ..wire.handshake import SAME_ORIGIN, USER_AGENT, Origins, ServerHandshake
@@ -31,8 +30,7 @@ from ..wire.limits import (
     WRITE_LIMIT,
     Limits,
 )
-from ..wire.opcodes import CloseCode
-from ..wire.session import OPEN
+from ..wire.opcodes import OPEN, CloseCode
 from .admission import Admission, Statistics
 from .connection import Connection
 from .host import get_engine
@@ -128,7 +126,7 @@ class ServerConnection(Connection):
             response = await answer
         except Exception as error:
             response = self._hook_failed(error)
-        if not self.link.closed and self.response is None:  # nobody has answered meanwhile: 408, 503
+        if not self.link.is_closed() and self.response is None:  # nobody has answered meanwhile: 408, 503
             self.link.resume_reading()
             self._go_on(response, then)
             self.link.touch()
@@ -163,7 +161,7 @@ class ServerConnection(Connection):
 
     def _respond(self, response: Response) -> None:
         """Send the response; 101 opens the session, any other ends TCP."""
-        if self.link.closed or self.response is not None:  # by a hook
+        if self.link.is_closed() or self.response is not None:  # by a hook
             return
         switches = response.status_code == http.HTTPStatus.SWITCHING_PROTOCOLS
         try:
@@ -211,7 +209,7 @@ class ServerConnection(Connection):
         self.server.admission.timed_out += 1
         if self._opening is not None:
             self._opening.cancel()
-        if self.link.phase < SPEAKS:
+        if not self.link.established:
             self.link.abort("remote", "the opening handshake took too long")
         else:
             self._reject(InvalidMessage("the opening handshake took too long", status=http.HTTPStatus.REQUEST_TIMEOUT))
@@ -220,7 +218,7 @@ class ServerConnection(Connection):
         """The server closes before the opening handshake is complete."""
         if self._opening is not None:
             self._opening.cancel()
-        if self.link.phase < SPEAKS or self.response is not None:
+        if not self.link.established or self.response is not None:
             self.link.abort("local", "the server is closing")
         else:
             response = self.respond(503, "Failed to open a WebSocket connection: the server is shutting down.\n")

@@ -17,9 +17,9 @@ from collections import OrderedDict
 from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any, Final
 
-from ..wire.opcodes import CloseCode
-from ..wire.receiver import BINARY_FRAME, TEXT_FRAME
-from ..wire.session import OPEN, Session
+from ..wire.codec import BINARY_FRAME, TEXT_FRAME
+from ..wire.opcodes import OPEN, CloseCode
+from ..wire.session import Session
 from .messages import BytesLike, encode
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ class Backlog:
         session, link = connection.session, connection.link
         while self._may_send(session) and not connection.is_slow:
             self._send_oldest(session)
-            if link.buffered > connection.settings.write_high:
+            if link.buffered() > connection.settings.write_high:
                 link.flush()  # only the kernel knows whether this is too much
         if self.held:
             connection.expect_drain()

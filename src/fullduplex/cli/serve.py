@@ -6,11 +6,13 @@ import argparse
 import asyncio
 import http
 import signal
+import socket
 import ssl
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
+from typing import Any, Final
 
 from .. import (
     SAME_ORIGIN,
@@ -20,12 +22,15 @@ from .. import (
     ConnectionClosedOK,
     Request,
     Response,
+    Server,
     ServerConnection,
 )
 from .. import serve as start_server
 from ..wire.handshake import Origins
 from ..wire.limits import MAX_MESSAGE
-from .text import CYAN, GREEN, RED, YELLOW, Failure, Paint, address, excerpt, harmless
+from .post import Patient, Post
+from .text import CYAN, GREEN, RED, YELLOW, Failure, Paint, address, excerpt, harmless, say
+from .workers import OPTION, Supervisor, bind
 
 SUMMARY = "run an echo server"
 DESCRIPTION = """\
@@ -34,7 +39,15 @@ it closes. Ctrl-C closes them with code 1001.
 
 Web pages may connect from the server's own origin; --origin allows others. Programs that are not browsers, and send
 no Origin header, always may.
+
+With several workers, processes that share the port, one that dies is replaced; SIGHUP replaces them all, one by one,
+and no client is refused.
 """
+
+LONGEST: Final = (
+    500  # characters that a client can put into a line: one write of a pipe (PIPE_BUF), unmixed with others
+)
+SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -48,11 +61,20 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--max-size", type=size, default=MAX_MESSAGE, metavar="BYTES", help="the largest message (%(default)s)"
     )
     parser.add_argument("--quiet", action="store_true", help="say nothing of single connections")
+    parser.add_argument(
+        "--workers", type=count, default=1, metavar="N", help="how many processes serve the port (%(default)s)"
+    )
+    parser.add_argument(OPTION, dest="inherited", help=argparse.SUPPRESS)
 
 
 def run(args: argparse.Namespace) -> int:
     context = _tls_context(*args.tls) if args.tls else None
-    asyncio.run(_serve(args, context))
+    if args.inherited is not None:
+        asyncio.run(_work(args, context))
+    elif args.workers > 1:
+        asyncio.run(_supervise(args))
+    else:
+        asyncio.run(_serve(args, context))
     return 0
 
 
@@ -70,6 +92,13 @@ def size(text: str) -> int:
     return size
 
 
+def count(text: str) -> int:
+    count = int(text)
+    if count < 1:
+        raise argparse.ArgumentTypeError(f"there is at least 1 worker, not {text}")
+    return count
+
+
 def _tls_context(certificate: str, key: str) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
@@ -80,40 +109,100 @@ def _tls_context(certificate: str, key: str) -> ssl.SSLContext:
 
 
 async def _serve(args: argparse.Namespace, context: ssl.SSLContext | None) -> None:
-    loop = asyncio.get_running_loop()
-    stop: asyncio.Future[None] = loop.create_future()
-
-    def end(error: Exception | None = None) -> None:
-        # Who is impatient and presses Ctrl-C again does not wait for the closing handshakes.
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(number)
-        if not stop.done():
-            if error is None:
-                stop.set_result(None)
-            else:
-                stop.set_exception(error)
-
+    """In this process alone."""
+    end = End()
     log = Log(end, args.quiet)
-    server = start_server(
-        log.echo,
-        args.host,
-        args.port,
-        ssl=context,
-        origins=_origins(args.origins),
-        max_size=args.max_size,
-        process_response=log.answered,
-    )
+    server = _make_server(args, context, log, host=args.host, port=args.port)
     try:
         await server
     except OSError as error:
         raise Failure(error.strerror or str(error)) from None
     async with server:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, end)
-        scheme = "ws" if context is None else "wss"
-        urls = ", ".join(f"{scheme}://{address(sock.getsockname())}" for sock in server.sockets)
-        log.say(f"listening on {urls} (Ctrl-C ends it)")
-        await stop
+        end.on_signals()
+        log.say(f"listening on {_urls(args, server.sockets)} (Ctrl-C ends it)")
+        await end.wanted
+
+
+async def _supervise(args: argparse.Namespace) -> None:
+    """In several processes, of which this is none."""
+    end = End()
+    try:
+        places = await bind(args.host, args.port, args.workers)
+    except OSError as error:
+        raise Failure(error.strerror or str(error)) from None
+    listening = f"listening on {_urls(args, places[0])} with {args.workers} workers (Ctrl-C ends it)"
+    command = [sys.executable, "-m", "fullduplex", *args.argv]
+    supervisor = Supervisor(command, places, say, end.wanted)
+    has_terminal = sys.stdout.isatty()
+
+    def hang_up() -> None:
+        if has_terminal and not sys.stdout.isatty():  # that was closed, and nobody asks for new workers
+            end()
+        else:
+            supervisor.renew()
+
+    end.on_signals()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hang_up)
+    await supervisor.run(listening)
+
+
+async def _work(args: argparse.Namespace, context: ssl.SSLContext | None) -> None:
+    """In one of several processes."""
+    end = End()
+    with Post(args.inherited) as post:
+        end.on_signals(
+            is_patient=True
+        )  # the second one may be the parent's, of who has sent the first to all processes
+        signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # a terminal with `stty tostop`: this is not the parent's group
+        server = _make_server(args, context, Log(end, args.quiet), create_connection=Patient)
+        server._bind = post.bind  # `sock` is one, and a host may have several addresses
+        async with server:
+            post.serving(end)
+            await end.wanted
+
+
+def _make_server(args: argparse.Namespace, context: ssl.SSLContext | None, log: Log, **options: Any) -> Server:
+    return start_server(
+        log.echo,
+        ssl=context,
+        origins=_origins(args.origins),
+        max_size=args.max_size,
+        process_response=log.answered,
+        **options,
+    )
+
+
+def _urls(args: argparse.Namespace, sockets: Iterable[socket.socket]) -> str:
+    scheme = "wss" if args.tls else "ws"
+    return ", ".join(f"{scheme}://{address(sock.getsockname())}" for sock in sockets)
+
+
+class End:
+    """It is wanted by a signal, or by who calls this. `await end.wanted` raises the error, if one was given."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._is_patient = False
+        self.wanted: asyncio.Future[None] = self._loop.create_future()
+
+    def on_signals(self, is_patient: bool = False) -> None:
+        """Of Ctrl-C and SIGTERM. After the first one they have their usual effect, at once, or none if `is_patient`."""
+        self._is_patient = is_patient
+        for number in SIGNALS:
+            self._loop.add_signal_handler(number, self)
+
+    def __call__(self, error: Exception | None = None) -> None:
+        # Who is impatient and presses Ctrl-C again does not wait for the closing handshakes.
+        for number in SIGNALS:
+            if self._is_patient:
+                signal.signal(number, signal.SIG_IGN)
+            else:
+                self._loop.remove_signal_handler(number)
+        if not self.wanted.done():
+            if error is None:
+                self.wanted.set_result(None)
+            else:
+                self.wanted.set_exception(error)
 
 
 class Log:
@@ -126,13 +215,14 @@ class Log:
 
     def say(self, line: str) -> None:
         try:
-            print(line, flush=True)
+            say(line)
         except BrokenPipeError as error:
             self._end(error)
 
     def tell(self, peer: str, what: str, style: str, more: str) -> None:
         if not self._quiet:
-            self.say(f"{self._paint(f'{peer:21}', CYAN)}  {self._paint(what, style)}  {harmless(more, keep='')}")
+            more = harmless(excerpt(more, LONGEST), keep="")
+            self.say(f"{self._paint(f'{peer:21}', CYAN)}  {self._paint(what, style)}  {more}")
 
     def answered(self, ws: ServerConnection, request: Request, response: Response) -> None:
         """Tell of a refusal."""
@@ -148,6 +238,8 @@ class Log:
         peer = address(ws.remote_address)
         assert ws.request is not None
         self.tell(peer, "opened ", GREEN, ws.request.path)
+        if not ws.server.is_serving():  # the client was let in late, by a Patient
+            ws.close(CloseCode.GOING_AWAY)
         began = time.monotonic()
         count = 0
         with suppress(ConnectionClosed):

@@ -62,6 +62,12 @@ class Paint:
         return f"\x1b[{';'.join(styles)}m{text}\x1b[0m" if self._on and text else text
 
 
+def say(line: str) -> None:
+    """Say it in one write, which those of other processes do not come between; `print` may need two."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
 def note(text: str) -> None:
     """Say something beside the output."""
     print(Paint(sys.stderr)(harmless(text, keep=""), DIM), file=sys.stderr, flush=True)

@@ -1,11 +1,14 @@
 """The leaves of the engine: written twice, here and in C in `calls.pxd`, as those of `wire`.
 
-`fd` is the descriptor of a plain socket, for the form that asks the kernel itself; -1 for any other object.
+`fd` is the descriptor of a plain socket or of an epoll object, for the form that asks the kernel itself; -1 for any
+other object.
 """
 
 from __future__ import annotations
 
 import socket
+
+from .poller import Poller, Watcher
 
 
 def read(sock: socket.socket, fd: int, buffer: bytearray) -> int:
@@ -22,3 +25,21 @@ def write(sock: socket.socket, fd: int, data: bytearray) -> int:
         return sock.send(data)
     except (BlockingIOError, InterruptedError):
         return 0
+
+
+def write_both(sock: socket.socket, fd: int, data: bytearray, more: bytes | bytearray | memoryview) -> int:
+    """Write of `data` and, behind it, of `more` so many bytes as the kernel takes. Raises OSError."""
+    if not hasattr(sock, "sendmsg"):  # on Windows
+        return write(sock, fd, data)
+    try:
+        return sock.sendmsg((data, more))
+    except (BlockingIOError, InterruptedError):
+        return 0
+
+
+def poll(poller: Poller, fd: int, most: int, watcher: Watcher) -> int:
+    """Have `watcher` serve what is ready now, at most so many; return how many there were. Raises OSError."""
+    ready = poller.poll(0, most)
+    for descriptor, events in ready:
+        watcher.serve(descriptor, events)
+    return len(ready)

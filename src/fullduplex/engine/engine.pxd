@@ -1,6 +1,10 @@
 cimport cython
 
+from . cimport calls
 from .link cimport Link
+from .poller cimport Watcher
+
+cdef int READ, WRITE
 
 cdef class Acceptor:
     cdef public object engine, sock, accepted
@@ -8,20 +12,27 @@ cdef class Acceptor:
     cdef public long long slot
     cdef public double resume_at
 
-cdef class Engine:
+cdef class Engine(Watcher):
     cdef object __weakref__
     cdef public object host, poller, wheel, view
-    cdef public dict links, acceptors
+    cdef public list links
+    cdef public dict acceptors
+    cdef public int _epoll
+    cdef public Py_ssize_t _count
     cdef public bytearray buffer
     cdef public double now, _wake_at
     cdef public bint closed, _ticking, _asked
     cdef public set _unwatched, _again
-    cdef public list _dirty, _graveyard
+    cdef public list _dirty, _graveyard, _knocking
 
     cpdef double time(self)
-    @cython.locals(links=dict, link=Link, events=int)
+    @cython.locals(end=double, count=Py_ssize_t)
     cpdef tick(self)
+    @cython.locals(link=Link)
+    cpdef serve(self, int fd, int events)
     cdef _tidy(self)
+    cdef _bury_all(self)
+    cdef _accept_all(self)
     cpdef add(self, Link link)
     cpdef watch(self, Link link, int events)
     cpdef unwatch(self, Link link)

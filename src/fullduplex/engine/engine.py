@@ -20,16 +20,21 @@ import time
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from ..wire.opcodes import CloseCode
-from ..wire.session import OPEN
+from ..wire.opcodes import OPEN, CloseCode
+from . import calls
 from .link import Link
-from .poller import READ, WRITE, Poller, make_poller
+from .poller import READ, WRITE, Poller, Watcher, make_poller, system
 from .timers import NEVER, NO_SLOT, Timed, Wheel
 
 # What one socket may bring in one tick, so that none can hog it.
 BUFFER: Final = 262_144
 # Sockets served in one tick, and connections accepted from one listening socket.
 BATCH: Final = 512
+# Sockets. A batch of less is no reason to look for another one at once.
+FEW: Final = 2
+# Seconds that a tick goes on for while there is more to serve: a trip through the event loop costs as much as serving
+# some sockets, and so long nobody else in the loop has its turn.
+SPELL: Final = 0.001
 # Seconds without accepting after an error, such as no descriptors left.
 ACCEPT_PAUSE: Final = 0.25
 
@@ -81,13 +86,16 @@ class Acceptor:
             self.resume_at = NEVER
 
 
-class Engine:
+class Engine(Watcher):
     """See above. `now` is when the current tick began, `time()` is this moment; both in seconds of `time.monotonic`."""
 
     def __init__(self, host: Host) -> None:
         self.host = host
         self.poller: Poller = make_poller()
-        self.links: dict[int, Link] = {}
+        is_epoll = type(self.poller) is getattr(system, "epoll", None)
+        self._epoll = self.poller.fileno() if is_epoll else -1  # for `calls`
+        self.links: list[Link | None] = []  # by their descriptors
+        self._count = 0  # of links
         self.acceptors: dict[int, Acceptor] = {}
         self.wheel = Wheel()
         self.buffer = bytearray(BUFFER)
@@ -99,6 +107,7 @@ class Engine:
         self._dirty: list[Link] = []
         self._again: set[Link] = set()
         self._graveyard: list[socket.socket] = []
+        self._knocking: list[Acceptor] = []  # where there are connections to accept
         self._asked = False  # the host was asked for another tick soon
         self._wake_at = NEVER
         host.attach(self)
@@ -112,46 +121,47 @@ class Engine:
             return
         self.now = self.time()
         self._ticking = True
-        acceptors = None
-        links = self.links
+        end = self.now + SPELL
         try:
-            for fd, events in self.poller.poll(0, BATCH):
-                link = links.get(fd)
-                if link is None:
-                    if fd in self.acceptors:
-                        acceptors = [*(acceptors or ()), self.acceptors[fd]]
-                    continue
-                try:
-                    if events == READ:
-                        link.readable()
-                        continue
-                    if events & WRITE:
-                        link.writable()
-                    if events & ~WRITE and link.fd >= 0:
-                        link.readable()
-                except Exception as error:
-                    self._broken(link, error)
-            if self._again:
-                self._serve_again()
-            if acceptors is not None:
-                for acceptor in acceptors:
-                    self._accept(acceptor)
-            if self._dirty:
-                self._flush()
-            self.now = self.time()
+            while True:
+                count = calls.poll(self.poller, self._epoll, BATCH, self)
+                if self._again:
+                    self._serve_again()
+                if self._knocking:
+                    self._accept_all()
+                if self._dirty:
+                    self._flush()
+                self.now = self.time()
+                if count < FEW or self.now >= end or self.closed:
+                    break
+                self._bury_all()
             if self.wheel.next() <= self.now:
                 self._expire()
         finally:
             self._ticking = False
             self._tidy()
 
+    def serve(self, fd: int, events: int) -> None:
+        link = self.links[fd] if fd < len(self.links) else None
+        if link is None:
+            if fd in self.acceptors:
+                self._knocking.append(self.acceptors[fd])
+            return
+        try:
+            if events == READ:
+                link.readable()
+                return
+            if events & WRITE:
+                link.writable()
+            if events & ~WRITE and link.fd >= 0:
+                link.readable()
+        except Exception as error:
+            self._broken(link, error)
+
     def _tidy(self) -> None:
         """Between two ticks: bury the dead, and see to what is still to do."""
-        if self._graveyard:
-            graveyard, self._graveyard = self._graveyard, []
-            for sock in graveyard:
-                sock.close()
-        if not self.links and not self.acceptors:
+        self._bury_all()
+        if not self._count and not self.acceptors:
             self.close()
             return
         if self._dirty or self._again:
@@ -188,7 +198,9 @@ class Engine:
     def add(self, link: Link) -> None:
         """Serve `link` from now on."""
         self.poller.register(link.fd, link.events())
+        self.links += [None] * (link.fd + 1 - len(self.links))
         self.links[link.fd] = link
+        self._count += 1
         self.wheel.add(link)
         if not self._ticking:
             self._tidy()
@@ -219,7 +231,8 @@ class Engine:
 
     def forget(self, link: Link) -> None:
         """The link is closed."""
-        del self.links[link.fd]
+        self.links[link.fd] = None
+        self._count -= 1
         if link.fd in self._unwatched:
             self._unwatched.discard(link.fd)
         else:
@@ -227,8 +240,14 @@ class Engine:
         self.wheel.remove(link)
         self._bury(link.sock)
 
+    def _bury_all(self) -> None:
+        if self._graveyard:
+            graveyard, self._graveyard = self._graveyard, []
+            for sock in graveyard:
+                sock.close()
+
     def _bury(self, sock: socket.socket) -> None:
-        """Close `sock`; in a tick, at its end."""
+        """Close `sock`; in a tick, when nothing of it can be in what was polled."""
         self._graveyard.append(sock)
         if not self._ticking:
             self._tidy()
@@ -287,6 +306,11 @@ class Engine:
         self.wheel.remove(acceptor)
         self._bury(acceptor.sock)
 
+    def _accept_all(self) -> None:
+        knocking, self._knocking = self._knocking, []
+        for acceptor in knocking:
+            self._accept(acceptor)
+
     def _accept(self, acceptor: Acceptor) -> None:
         for _ in range(BATCH):
             if acceptor.fd not in self.acceptors:
@@ -316,7 +340,7 @@ class Engine:
         self.closed = True
         self._ticking = True  # sockets are buried below, and the host is asked for nothing more
         self.host.detach(self)
-        for link in list(self.links.values()):
+        for link in filter(None, list(self.links)):
             if link.session.state is OPEN:
                 link.session.pacer = None  # a goodbye cannot wait any more
                 link.session.close(CloseCode.GOING_AWAY, "", self.time())
@@ -324,8 +348,6 @@ class Engine:
             link.abort("local", "the event loop ended")
         for acceptor in list(self.acceptors.values()):
             self.unlisten(acceptor)
-        for sock in self._graveyard:
-            sock.close()
-        self._graveyard.clear()
+        self._bury_all()
         self.view.release()
         self.poller.close()

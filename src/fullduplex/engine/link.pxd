@@ -1,18 +1,32 @@
 cimport cython
 
+from ..wire cimport leaves
 from . cimport calls
 from .engine cimport Engine
 from ..wire.session cimport Session
 
+cdef object CLOSED, CLOSING, CONNECTING
+
+cdef class Owner:
+    cpdef ready(self)
+    cpdef receive_opening(self, bytes data)
+    cpdef received(self)
+    cpdef bint is_behind(self)
+    cpdef noticed(self)
+    cpdef drained(self)
+    cpdef opening_expired(self)
+    cpdef ended(self, error)
+
 cdef class Link:
-    cdef public object sock, owner
+    cdef public object sock
+    cdef public Owner owner
     cdef public Engine engine
     cdef public Session session
     cdef public bytearray unsent
-    cdef public int fd, _direct, phase, ending
+    cdef public int fd, _direct, ending
     cdef public long long slot
     cdef public double open_deadline, slow_since
-    cdef public bint tls, reading, resting, wants_read, wants_write, corked, dirty, draining
+    cdef public bint tls, connecting, established, reading, resting, wants_read, wants_write, corked, dirty, draining
     cdef public long long slow_size, low_water
 
     @cython.locals(engine=Engine, session=Session, size=Py_ssize_t)
@@ -35,8 +49,13 @@ cdef class Link:
     cpdef touch(self)
     @cython.locals(session=Session, out=bytearray, sent=Py_ssize_t, waited=Py_ssize_t)
     cpdef flush(self)
+    @cython.locals(out=bytearray, sent=Py_ssize_t, head=Py_ssize_t)
+    cpdef flush_with(self, payload)
     @cython.locals(unsent=bytearray, sent=Py_ssize_t)
     cpdef writable(self)
+    cpdef bint is_closed(self)
+    cpdef Py_ssize_t buffered(self)
+    cpdef bint is_blocked(self)
     cdef _check_drained(self)
     cdef _check_slow(self)
     cdef _establish(self)

@@ -5,6 +5,9 @@
 
 What is sent while input is served is corked and leaves in one write at its end. A link that ends does so in one of
 three ways: `finish` (what waits is sent first), `abort` (at once), or the peer does it.
+
+The owner may let go of its link, and of itself, while it is called: compiled, an attribute that is called is not held.
+So it is put into a variable first, which is.
 """
 
 from __future__ import annotations
@@ -13,11 +16,12 @@ import os
 import socket
 import ssl
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
+from ..wire import leaves
 from ..wire.errors import Who
 from ..wire.extensions import Extension
-from ..wire.opcodes import State
+from ..wire.opcodes import CLOSED, CLOSING, CONNECTING
 from ..wire.session import Session
 from . import calls
 from .poller import READ, WRITE
@@ -25,14 +29,6 @@ from .timers import NEVER, NO_SLOT
 
 if TYPE_CHECKING:
     from .engine import Engine
-
-CONNECTING, OPEN, CLOSING, CLOSED = State
-
-# How far a link has come: what `readable` and `writable` have to do.
-CONNECTS: Final = 0  # TCP
-SHAKES: Final = 1  # TLS
-SPEAKS: Final = 2  # the opening handshake of WebSocket
-SERVES: Final = 3  # the session
 
 # A peer that has over `Limits.unsent` bytes to take, and takes less than a 16th of that number within
 # `Limits.unsent_for` seconds, does not read. By default that is 6.5 KB a second: a slow line does not look like it.
@@ -44,8 +40,13 @@ HALF_CLOSES: Final = 1
 CLOSES: Final = 2
 
 
-class Owner(Protocol):
-    """Who a link works for: a connection object. Called inside the tick, on the loop's own thread."""
+class Owner:
+    """Who a link works for: a connection object. Called inside the tick, on the loop's own thread.
+
+    By itself it is nobody, who does not listen: whom a link works for once its connection is over.
+    """
+
+    __slots__ = ()
 
     def ready(self) -> None:
         """TCP, and TLS where it is wanted, are established: HTTP may begin."""
@@ -58,6 +59,7 @@ class Owner(Protocol):
 
     def is_behind(self) -> bool:
         """Messages wait to be taken: a verdict that came behind them has to wait, too."""
+        return False
 
     def noticed(self) -> None:
         """The session has acknowledged pings, or is over."""
@@ -76,8 +78,8 @@ class Link:
     """See above. `open_deadline` is on the clock of `Engine.now`; a session that is open has its own deadlines."""
 
     __slots__ = (
-        "engine sock fd _direct tls session owner slot open_deadline reading "
-        "resting phase corked dirty unsent slow_since slow_size low_water draining ending wants_read wants_write"
+        "engine sock fd _direct tls session owner slot open_deadline connecting established reading resting "
+        "corked dirty unsent slow_since slow_size low_water draining ending wants_read wants_write"
     ).split()
 
     def __init__(
@@ -92,7 +94,9 @@ class Link:
         self.owner = owner
         self.slot = NO_SLOT
         self.open_deadline = open_deadline
-        self.phase = SHAKES if self.tls else SPEAKS
+        # How far it has come.
+        self.connecting = False  # TCP comes up
+        self.established = not self.tls  # so is TLS, where it is wanted: HTTP may be spoken
         # Read state.
         self.reading = True  # the owner takes what comes ...
         self.resting = False  # ... but it came faster than it may
@@ -108,8 +112,7 @@ class Link:
         self.draining = False  # the owner wants to hear of low water
         self.ending = STAYS
 
-    @property
-    def closed(self) -> bool:
+    def is_closed(self) -> bool:
         """The socket is closed."""
         return self.fd < 0
 
@@ -117,7 +120,7 @@ class Link:
 
     def readable(self) -> None:
         """The socket has bytes, its end, or an error."""
-        if self.phase < SPEAKS:
+        if not self.established:
             self._establish()
             return
         engine = self.engine
@@ -126,7 +129,7 @@ class Link:
             # Unasked, so it is a hang-up. Its bytes and its error keep until reading goes on.
             engine.unwatch(self)
             return
-        if session.rest:
+        if session.rest is not None:
             self._serve(0)
             return
         try:
@@ -150,19 +153,21 @@ class Link:
         session = self.session
         self.corked = True
         try:
-            if self.phase == SERVES:
+            if session.state is not CONNECTING:
                 if size:
                     session.receive(engine.buffer, size, engine.now)
                 else:
                     session.go_on()
                 if session.inbox:
-                    self.owner.received()
+                    owner = self.owner
+                    owner.received()
                 if session.attention:
                     self.attend()
-                if session.rest:
+                if session.rest is not None:
                     engine.serve_again(self)
             elif not session.deaf:
-                self.owner.receive_opening(bytes(engine.view[:size]))
+                owner = self.owner
+                owner.receive_opening(bytes(engine.view[:size]))
         finally:
             self.corked = False
         if session.out or self.ending or session.pacer is not None:
@@ -174,7 +179,7 @@ class Link:
         self.flush()
         if session.verdict is not None:
             self.pause_reading()
-        elif session.over and self.buffered:
+        elif session.over and self.buffered():
             self.pause_reading()
             self.ending = CLOSES
         elif self.fd >= 0:
@@ -182,7 +187,6 @@ class Link:
 
     def open(self, extension: Extension | None = None) -> None:
         """The opening handshake succeeded, and `extension` was agreed on."""
-        self.phase = SERVES
         self.session.open(self.engine.time(), extension)
         self.engine.wheel.add(self)
 
@@ -192,8 +196,9 @@ class Link:
         if data:
             session.receive(bytearray(data), len(data), self.engine.time())
             if session.inbox:
-                self.owner.received()
-            if session.rest:
+                owner = self.owner
+                owner.received()
+            if session.rest is not None:
                 self.engine.serve_again(self)
         if session.attention:
             self.attend()
@@ -204,7 +209,8 @@ class Link:
         if self.fd < 0:
             return
         now = self.engine.time()
-        if session.verdict is not None and session.state is not CLOSING and self.owner.is_behind():
+        owner = self.owner
+        if session.verdict is not None and session.state is not CLOSING and owner.is_behind():
             session.hold(now)
             self.engine.wheel.add(self)
         else:
@@ -226,7 +232,7 @@ class Link:
             self.resting = True
             self._set_paused()
             self.engine.wheel.add(self)
-        self.owner.noticed()
+        owner.noticed()
 
     def pause_reading(self) -> None:
         """Stop reading: too much waits for the owner."""
@@ -245,7 +251,7 @@ class Link:
         session.paused = self.resting or not self.reading
         if session.paused is not before:
             self._watch()
-            if before and (self.tls or session.rest):
+            if before and (self.tls or session.rest is not None):
                 self.engine.serve_again(self)
 
     def _watch(self) -> None:
@@ -255,8 +261,8 @@ class Link:
     def events(self) -> int:
         """What the socket is to be watched for."""
         # Where TLS wants the one, the other may be ready all the time, and of no use.
-        reads = not self.session.paused and self.phase != CONNECTS and not self.wants_write
-        writes = self.wants_write or self.phase == CONNECTS or (self.unsent is not None and not self.wants_read)
+        reads = not self.session.paused and not self.connecting and not self.wants_write
+        writes = self.wants_write or self.connecting or (self.unsent is not None and not self.wants_read)
         return (READ if reads else 0) | (WRITE if writes else 0)
 
     # Bytes out.
@@ -271,7 +277,7 @@ class Link:
         """Write what the session has to say, as far as the peer wants it now and the kernel takes it."""
         session = self.session
         waited = 0
-        if self.unsent is None and self.phase >= SPEAKS:
+        if self.unsent is None and self.established:
             if session.pacer is not None:
                 waited = session.waiting
                 session.pace(self.engine.time())
@@ -284,7 +290,7 @@ class Link:
                     self._lost(error)
                     return
                 if sent == len(out):
-                    out.clear()
+                    leaves.empty(out)
                 else:
                     del out[:sent]
                     self.unsent = out
@@ -298,9 +304,27 @@ class Link:
             if session.waiting < waited:
                 self._check_drained()
 
+    def flush_with(self, payload: bytes | bytearray | memoryview) -> None:
+        """Write what the session has to say and, behind it, a payload, which is copied only if it has to wait."""
+        out = self.session.out
+        sent = 0
+        if self.unsent is None and self.established and not self.tls:
+            try:
+                sent = calls.write_both(self.sock, self._direct, out, payload)
+            except OSError as error:
+                self._lost(error)
+                return
+        head = len(out)
+        if sent == head + len(payload):
+            leaves.empty(out)
+        else:
+            out += payload
+            del out[:sent]
+            self.flush()
+
     def writable(self) -> None:
         """The socket takes bytes again."""
-        if self.phase < SPEAKS:
+        if not self.established:
             self._establish()
             return
         if self.wants_write:
@@ -330,13 +354,14 @@ class Link:
         self._check_drained()
 
     def _check_drained(self) -> None:
-        if self.draining and self.buffered <= self.low_water:
+        if self.draining and self.buffered() <= self.low_water:
             self.draining = False
-            self.owner.drained()
+            owner = self.owner
+            owner.drained()
 
     def _check_slow(self) -> None:
         """Note since when more than `limits.unsent` waits for the peer, and it takes next to nothing of it."""
-        waiting = self.buffered
+        waiting = self.buffered()
         most = self.session.limits.unsent
         if most is None or waiting <= most:
             self.slow_since = NEVER
@@ -345,13 +370,11 @@ class Link:
             self.slow_size = waiting
             self.engine.wheel.add(self)
 
-    @property
     def buffered(self) -> int:
         """Bytes that wait to be sent."""
         session = self.session
         return len(session.out) + session.waiting + (0 if self.unsent is None else len(self.unsent))
 
-    @property
     def is_blocked(self) -> bool:
         """What is sent has to wait: for the kernel, or for the rate that the peer asked for."""
         return self.unsent is not None or self.session.pacer is not None
@@ -360,19 +383,20 @@ class Link:
 
     def connects(self) -> None:
         """TCP is not established yet."""
-        self.phase = CONNECTS
+        self.connecting = True
+        self.established = False
 
     def _establish(self) -> None:
         """Go on with connecting, then with TLS's handshake."""
         try:
-            if self.phase == CONNECTS:
+            if self.connecting:
                 code = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
                 if code:
                     raise OSError(code, f"cannot connect: {os.strerror(code)}")
-                self.phase = SHAKES
+                self.connecting = False
             if isinstance(self.sock, ssl.SSLSocket):
                 self.sock.do_handshake()
-            self.phase = SPEAKS
+            self.established = True
         except ssl.SSLWantReadError:
             self.wants_write = False
             self._watch()
@@ -388,7 +412,8 @@ class Link:
         self._watch()
         self.corked = True
         try:
-            self.owner.ready()
+            owner = self.owner
+            owner.ready()
         finally:
             self.corked = False
         self.flush()
@@ -467,7 +492,8 @@ class Link:
                 if session.deaf:
                     self.abort("remote", "the peer did not end TCP")
                 else:
-                    self.owner.opening_expired()
+                    owner = self.owner
+                    owner.opening_expired()
         else:
             if self.resting and now >= session.resume_at:
                 self.resting = False
@@ -493,7 +519,7 @@ class Link:
         if session.failure is None:
             session.limit = "unsent"
         past = f"{now - self.slow_since:.1f} s ago"
-        self.abort("remote", f"the peer does not read: {self.buffered} bytes wait for it, hardly fewer than {past}")
+        self.abort("remote", f"the peer does not read: {self.buffered()} bytes wait for it, hardly fewer than {past}")
 
     # The end.
 
@@ -545,7 +571,7 @@ class Link:
 
     def _lost(self, error: OSError) -> None:
         """The network failed under us, or TLS did."""
-        if self.phase == SHAKES and isinstance(error, ssl.SSLError):
+        if not self.established and isinstance(error, ssl.SSLError):
             # The peer learns why by TLS's alert. Bytes left unread would have the kernel reset the connection instead.
             with suppress(OSError):
                 socket.socket.recv_into(self.sock, self.engine.buffer)
@@ -567,4 +593,5 @@ class Link:
         self.draining = False
         self.session.out = bytearray()  # not cleared: the traceback of `error` may hold a view of it
         self.session.pacer = None
-        self.owner.ended(error)
+        owner = self.owner
+        owner.ended(error)

@@ -20,6 +20,16 @@ READ: Final = 1
 WRITE: Final = 4
 
 
+class Watcher:
+    """Who is told what is ready."""
+
+    __slots__ = ()
+
+    def serve(self, fd: int, events: int) -> None:
+        """`fd` is ready: READ, WRITE, errors and hang-ups in `events`."""
+        raise NotImplementedError
+
+
 class Poller(Protocol):
     def register(self, fd: int, events: int) -> None: ...
     def modify(self, fd: int, events: int) -> None: ...

@@ -59,7 +59,7 @@ class End:
             del self.arriving[: len(data)]
             session.receive(bytearray(data), len(data), self._pair.now)
             self.attend()
-            while session.rest:
+            while session.rest is not None:
                 session.go_on()
                 self.attend()
         else:

@@ -26,6 +26,10 @@ LENGTH: Final = 0x7F
 
 MAX_HEAD: Final = 14
 
+# The first byte of a message in one frame.
+TEXT_FRAME: Final = FIN | Opcode.TEXT
+BINARY_FRAME: Final = FIN | Opcode.BINARY
+
 # Mask keys come from the system's strong source, a page at a time. Section 5.3; no key is used twice.
 _PAGE: Final = 4096
 

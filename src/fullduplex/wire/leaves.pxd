@@ -8,21 +8,63 @@ from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcpy
 
+cdef extern from *:
+    """
+    /* What a bytearray can hold, its last zero included: what was deleted at its beginning still counts as held. */
+    static Py_ssize_t fullduplex_capacity(PyObject *out)
+    {
+        PyByteArrayObject *array = (PyByteArrayObject *) out;
+        return array->ob_alloc - (array->ob_start - array->ob_bytes);
+    }
+    #define fullduplex_set_size(out, size) Py_SET_SIZE((PyVarObject *) (out), size)
+
+    /* Not by a resize to 0: that has malloc cut the memory down to one byte, and keeps it. */
+    static int fullduplex_empty(PyObject *out)
+    {
+        PyByteArrayObject *array = (PyByteArrayObject *) out;
+        if (array->ob_exports)
+            return PyByteArray_Resize(out, 0); /* BufferError, as for any change while it is looked into */
+        PyObject_Free(array->ob_bytes);
+        array->ob_bytes = array->ob_start = NULL;
+        array->ob_alloc = 0;
+        Py_SET_SIZE((PyVarObject *) array, 0);
+        return 0;
+    }
+    """
+    int empty "fullduplex_empty"(bytearray) except -1
+    Py_ssize_t capacity "fullduplex_capacity"(bytearray)
+    void set_size "fullduplex_set_size"(bytearray, Py_ssize_t)
+
 ctypedef unsigned char byte
+
+cdef enum:
+    SMALLEST = 1000  # bytes; malloc is quickest with what is at most a little more
+
+
+cdef extern from *:
+    """
+    /* Where the loader can choose (glibc), the mask's loop is there twice: for all processors, and for newer ones. */
+    #if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__SANITIZE_ADDRESS__)
+    __attribute__((target_clones("avx2", "default")))
+    #endif
+    static void fullduplex_xor(unsigned char *out, const unsigned char *data, Py_ssize_t words, unsigned long long keys)
+    {
+        for (Py_ssize_t i = 0; i < words; i++) { /* nothing is aligned, so by memcpy: compilers make vectors of it */
+            unsigned long long word;
+            memcpy(&word, data + 8 * i, 8);
+            word ^= keys;
+            memcpy(out + 8 * i, &word, 8);
+        }
+    }
+    """
+    void xor_words "fullduplex_xor"(byte* out, const byte* data, Py_ssize_t words, uint64_t keys) nogil
 
 
 cdef inline void xor(byte* out, const byte* data, Py_ssize_t size, const byte* key) noexcept nogil:
-    # A word at a time, by memcpy because nothing is aligned: compilers make vectors of it.
     cdef uint32_t half
-    cdef uint64_t word, keys
-    cdef Py_ssize_t i = 0
+    cdef Py_ssize_t i = size & ~7
     memcpy(&half, key, 4)
-    keys = <uint64_t> half << 32 | half
-    while i <= size - 8:
-        memcpy(&word, data + i, 8)
-        word ^= keys
-        memcpy(out + i, &word, 8)
-        i += 8
+    xor_words(out, data, size >> 3, <uint64_t> half << 32 | half)
     while i < size:
         out[i] = data[i] ^ key[i & 3]
         i += 1
@@ -47,6 +89,15 @@ cdef inline byte* find(bytearray data, Py_ssize_t start, Py_ssize_t stop, bint m
     if not (4 if masked else 0) <= start <= stop <= PyByteArray_GET_SIZE(data):
         raise IndexError("no such payload")
     return <byte*> PyByteArray_AS_STRING(data) + start
+
+
+cdef inline long long long_length(bytearray data, Py_ssize_t at) except? -1:
+    cdef const byte* source = find(data, at, at + 8, False)
+    cdef uint64_t length = 0
+    cdef int i
+    for i in range(8):
+        length = length << 8 | source[i]
+    return <long long> length if 65_535 < length and not length >> 63 else -1
 
 
 cdef inline bytes payload(bytearray data, Py_ssize_t start, Py_ssize_t stop, bint masked):
@@ -78,14 +129,26 @@ cdef inline str text(bytearray data, Py_ssize_t start, Py_ssize_t stop, bint mas
     return PyUnicode_DecodeUTF8(<char*> source, stop - start, NULL)
 
 
-cdef inline int put(bytearray out, byte first, const char* data, Py_ssize_t size, const byte* key) except -1:
-    cdef Py_ssize_t at = PyByteArray_GET_SIZE(out)
+cdef inline byte* append(bytearray out, Py_ssize_t size) except NULL:
+    # Where `size` more bytes are to be written. Room is made for more than one frame: `out` is emptied soon.
+    cdef Py_ssize_t before = PyByteArray_GET_SIZE(out)
+    cdef Py_ssize_t after = before + size
+    if after >= capacity(out):
+        PyByteArray_Resize(out, max(after, 2 * before, SMALLEST))
+    set_size(out, after)
+    cdef byte* at = <byte*> PyByteArray_AS_STRING(out) + before
+    at[size] = 0  # as all bytearrays end
+    return at
+
+
+cdef inline byte* begin(bytearray out, int first, Py_ssize_t size, Py_ssize_t more, byte bit) except NULL:
+    # Append the head of a frame, and room for `more` bytes behind it: where these stand.
     cdef int head = 2 if size < 126 else 4 if size < 65536 else 10
     cdef int i
-    PyByteArray_Resize(out, at + head + (4 if key != NULL else 0) + size)
-    cdef byte* to = <byte*> PyByteArray_AS_STRING(out) + at
-    cdef byte bit = 0x80 if key != NULL else 0
-    to[0] = first
+    if not 0 <= first <= 255:
+        raise ValueError("byte must be in range(0, 256)")
+    cdef byte* to = append(out, head + more)
+    to[0] = <byte> first
     if head == 2:
         to[1] = bit | <byte> size
     elif head == 4:
@@ -96,10 +159,20 @@ cdef inline int put(bytearray out, byte first, const char* data, Py_ssize_t size
         to[1] = bit | 127
         for i in range(8):
             to[2 + i] = <byte> ((<uint64_t> size >> (56 - 8 * i)) & 255)
-    to += head
+    return to + head
+
+
+cdef inline object append_head(bytearray out, int first, Py_ssize_t size):
+    begin(out, first, size, 0, 0)
+
+
+cdef inline int put(bytearray out, int first, const char* data, Py_ssize_t size, const byte* key) except -1:
+    cdef byte* to
     if key == NULL:
+        to = begin(out, first, size, size, 0)
         memcpy(to, data, size)
     else:
+        to = begin(out, first, size, 4 + size, 0x80)
         memcpy(to, key, 4)
         xor(to + 4, <const byte*> data, size, key)
     return 0
@@ -108,8 +181,6 @@ cdef inline int put(bytearray out, byte first, const char* data, Py_ssize_t size
 cdef inline object append_frame(bytearray out, int first, object payload, bytes key):
     cdef Py_buffer view
     cdef const byte* keys = NULL
-    if not 0 <= first <= 255:
-        raise ValueError("byte must be in range(0, 256)")
     if key is not None:
         if PyBytes_GET_SIZE(key) != 4:
             raise ValueError("a mask key has four bytes")

@@ -38,6 +38,12 @@ def mask(data: bytes | bytearray | memoryview, key: bytes | bytearray) -> bytes:
     return bytes(result)
 
 
+def long_length(data: bytearray, at: int) -> int:
+    """The length of 64 bits that stands in `data` at `at`; -1 if a shorter form would do, or it is over 2^63 - 1."""
+    length = _int(data[at : at + 8])
+    return length if 65_535 < length < 1 << 63 else -1
+
+
 def payload(data: bytearray, start: int, stop: int, masked: bool) -> bytes:
     """The payload that stands in `data` from `start` to `stop`, its mask key, if it is `masked`, right before it."""
     return mask(data[start:stop], data[start - 4 : start]) if masked else bytes(data[start:stop])
@@ -51,6 +57,21 @@ def extend(message: bytearray, data: bytearray, start: int, stop: int, key: byte
 def text(data: bytearray, start: int, stop: int, masked: bool) -> str:
     """Likewise as text; `data` may have changed there then. Raises UnicodeDecodeError."""
     return str(payload(data, start, stop, masked), "utf-8")
+
+
+def empty(out: bytearray) -> None:
+    """Take everything out of `out`, its memory included."""
+    out.clear()
+
+
+def append_head(out: bytearray, first: int, size: int) -> None:
+    """Append the head of a frame that is not masked, whose payload has `size` bytes, to `out`. Section 5.2."""
+    if size < 126:
+        out += bytes((first, size))
+    elif size < 65536:
+        out += _head_16(first, 126, size)
+    else:
+        out += _head_64(first, 127, size)
 
 
 def append_frame(out: bytearray, first: int, payload: bytes | bytearray | memoryview, key: bytes | None) -> None:

@@ -29,6 +29,10 @@ MAX_REASON: Final = 123
 MAX_QUEUE: Final = 16
 MAX_QUEUE_SIZE: Final = 1_048_576
 WRITE_LIMIT: Final = 32_768
+# Output gathers up to here before it is written out of turn; a message of this size is not gathered at all, but written
+# from where it is. A task that sends more than the latter without ever waiting lets others run.
+GATHER: Final = 32_768
+FAIR: Final = 1_048_576
 
 # Time.
 OPEN_TIMEOUT: Final = 10.0

@@ -23,6 +23,9 @@ class State(enum.IntEnum):
     CONNECTING, OPEN, CLOSING, CLOSED = range(4)
 
 
+CONNECTING, OPEN, CLOSING, CLOSED = State
+
+
 class CloseCode(enum.IntEnum):
     """Why a connection ends. RFC 6455, section 7.4.1, and IANA's registry."""
 

@@ -2,6 +2,8 @@ cimport cython
 
 from . cimport leaves
 
+cdef int BINARY_FRAME, TEXT_FRAME, FIN, MASK, OPCODE, RSV
+
 cdef class Fragment:
     cdef public object data
     cdef public bint fin

@@ -13,7 +13,7 @@ import codecs
 from typing import Final
 
 from . import leaves
-from .codec import FIN, MASK, MAX_HEAD, OPCODE, RSV, broken_rule, head_length, head_size
+from .codec import BINARY_FRAME, FIN, MASK, MAX_HEAD, OPCODE, RSV, TEXT_FRAME, broken_rule, head_length, head_size
 from .errors import PayloadTooBig, ProtocolError
 from .extensions import Extension, widened
 from .limits import MAX_QUEUE_SIZE, SMALL_FRAGMENT
@@ -23,9 +23,6 @@ from .rate import Meter
 NO_LIMIT: Final = 2**63 - 1
 
 CLOSE: Final = int(Opcode.CLOSE)
-
-TEXT_FRAME: Final = FIN | Opcode.TEXT
-BINARY_FRAME: Final = FIN | Opcode.BINARY
 
 
 class Fragment:
@@ -83,7 +80,7 @@ class Receiver:
         # ... what has become of this read, besides messages that were whole in it ...
         self._decoded = 0  # bytes that an extension has made
         self._completed = 0  # messages
-        self.rest = bytearray()  # what is left of it, when so much was made of it that it is enough for now
+        self.rest: bytearray | None = None  # what is left of it, when so much was made of it that it is enough for now
         # ... and what is complete. Taken from inbox_head on, so that taking is quick and keeps order.
         self.inbox: list[str | bytes | Fragment] = []
         self.inbox_head = 0
@@ -123,8 +120,8 @@ class Receiver:
 
     def go_on(self) -> None:
         """Receive the `rest` of what came; some of it may be left again."""
-        rest, self.rest = self.rest, bytearray()
-        if not self.deaf:
+        rest, self.rest = self.rest, None
+        if rest is not None and not self.deaf:
             self._receive(rest, len(rest))
 
     def _receive(self, data: bytearray, size: int) -> None:
@@ -154,14 +151,11 @@ class Receiver:
                         length = -1
                 elif length == 127:
                     start += 8
-                    if size - at > 10 and not any(data[at + 2 : at + 6]):  # else it is not all in this buffer
-                        length = int.from_bytes(data[at + 6 : at + 10], "big")
-                    if length < 65_536:
-                        length = -1
+                    length = leaves.long_length(data, at + 2) if size - at > 10 else -1
                 elif length > 127:
                     length = -1
-                stop = start + length
-                if start <= stop <= size and length <= longest:
+                if 0 <= length <= longest and length <= size - start:
+                    stop = start + length
                     message: str | bytes
                     if first == BINARY_FRAME:
                         message = leaves.payload(data, start, stop, masked)

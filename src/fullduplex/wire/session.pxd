@@ -5,6 +5,8 @@ from .codec cimport MaskKeys
 from .keepalive cimport Keepalive
 from .receiver cimport Receiver
 
+cdef object CLOSED, CLOSING, CONNECTING, OPEN
+
 cdef class Session(Receiver):
     cdef public object limits, state, rcvd, sent, rcvd_then_sent, verdict, failure, pacer
     cdef public double close_timeout, resume_at, _controls_since, _verdict_at, _close_at, _rest_at, _idle_at
@@ -29,6 +31,7 @@ cdef class Session(Receiver):
     cdef _append_data(self, int first, payload)
     @cython.locals(keys=MaskKeys)
     cpdef send(self, int first, payload, compress=*)
+    cpdef bint send_head(self, int first, Py_ssize_t size) except -1
     cpdef send_fragment(self, int opcode, payload, bint fin, compress=*)
     cpdef send_shared(self, int first, payload, bytes frame)
     cpdef pace(self, double now)

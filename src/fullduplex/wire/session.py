@@ -43,12 +43,10 @@ from .limits import (
     UNLIMITED,
     Limits,
 )
-from .opcodes import Close, CloseCode, Opcode, State, is_sendable
+from .opcodes import CLOSED, CLOSING, CONNECTING, OPEN, Close, CloseCode, Opcode, is_sendable
 from .rate import Pacer, make_meter
 from .receiver import Receiver
 from .states import TRANSITIONS, Event
-
-CONNECTING, OPEN, CLOSING, CLOSED = State
 
 # Seconds that a verdict waits for messages to be taken that came before it: the peer waits for its close frame.
 HOLD: Final = 2.0
@@ -319,6 +317,19 @@ class Session(Receiver):
         self.active = True
         keys = self._mask_keys
         leaves.append_frame(self.out, first, payload, None if keys is None else keys.next())
+
+    def send_head(self, first: int, size: int) -> bool:
+        """Send a message of `size` bytes but for its payload, which the driver then writes behind `out`, as it is.
+
+        False, and nothing sent, where payloads are changed, or wait: then it is for `send`. Raises as that does.
+        """
+        if self.state is not OPEN or self.sending:
+            raise self._refusal()
+        if self.extension is not None or self.pacer is not None or self._mask_keys is not None:
+            return False
+        self.active = True
+        leaves.append_head(self.out, first, size)
+        return True
 
     def send_fragment(self, opcode: int, payload: Payload, fin: bool, compress: bool | None = None) -> None:
         """Send a part of a message, of TEXT or BINARY; `fin` marks the last. Raises ConnectionClosed. Section 5.4."""

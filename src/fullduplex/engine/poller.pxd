@@ -1,0 +1,2 @@
+cdef class Watcher:
+    cpdef serve(self, int fd, int events)

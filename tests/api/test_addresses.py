@@ -1,0 +1,37 @@
+"""Hosts and their addresses."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import Any
+
+import pytest
+
+from fullduplex.api.addresses import find_addresses
+from support import asynchronous
+
+
+@asynchronous
+async def test_an_address_is_not_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", None)
+    for host, family, address in (
+        ("127.0.0.1", socket.AF_UNSPEC, ("127.0.0.1", 80)),
+        ("::1", socket.AF_UNSPEC, ("::1", 80, 0, 0)),
+        (None, socket.AF_INET, ("0.0.0.0", 80)),
+    ):
+        found = await find_addresses(host, 80, family=family, flags=socket.AI_PASSIVE)
+        assert [(kind, where) for _, kind, _, _, where in found] == [(socket.SOCK_STREAM, address)]
+
+
+@asynchronous
+async def test_a_name_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    async def getaddrinfo(*args: Any, **kwargs: Any) -> list[Any]:
+        asked.append((*args, kwargs))
+        return []
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
+    assert await find_addresses("host.invalid", 80, family=socket.AF_INET) == []
+    assert asked == [("host.invalid", 80, {"family": socket.AF_INET, "type": socket.SOCK_STREAM, "flags": 0})]

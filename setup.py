@@ -16,9 +16,9 @@ from setuptools.command.build_ext import build_ext
 
 # What is compiled; there is no other list of it.
 MODULES = """
-    wire.codec wire.keepalive wire.receiver wire.session
-    engine.poller engine.link engine.engine
-    api.awaitables api.base api.connection
+    wire.codec wire.keepalive wire.receiver wire.session wire.headers wire.http1 wire.handshake
+    engine.poller engine.timers engine.tls engine.link engine.engine
+    api.awaitables api.base api.broadcast api.connection api.server
 """.split()
 
 # Portable: no -march. -O3 makes vectors of the mask's loop, of the kind that every x86-64 and every aarch64 has.

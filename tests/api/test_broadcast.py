@@ -181,6 +181,7 @@ async def test_who_turns_out_to_be_gone_may_leave(monkeypatch: pytest.MonkeyPatc
         monkeypatch.setattr(ws.server, "forget", leave)
         peer.sock.shutdown(socket.SHUT_RDWR)
         broadcast(members, CHUNK)
+        broadcast(members, "so much waits that it is written")
         assert not members
 
 

@@ -52,8 +52,10 @@ class HandEngine(Engine):
     """An engine whose clock is moved by hand."""
 
     clock = 1000.0
+    step = 0.0  # by which each look at it moves it
 
     def time(self) -> float:
+        self.clock += self.step
         return self.clock
 
 
@@ -219,6 +221,7 @@ class Bench:
     def __init__(self) -> None:
         self.host = HandHost()
         self.engine = HandEngine(self.host)
+        self.engine.spell = 0.0  # a tick is one batch
         self.peers: list[socket.socket] = []
 
     def pair(self, kind: Any = Plain) -> tuple[Any, socket.socket]:

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from engine.bench import Bench, Owner, Plain, Shaken
-from engine.test_link import binary, send
+from engine.test_link import binary, send, tell
 from fullduplex.engine import engine, poller
-from fullduplex.engine.engine import ACCEPT_PAUSE, Acceptor
+from fullduplex.engine.engine import ACCEPT_PAUSE, LOOK, SLICE, Acceptor
 from wire.frames import BINARY, CLOSE, Frame, close_payload
 
 
@@ -101,6 +101,71 @@ def test_what_is_said_for_another_leaves_in_the_same_tick(bench: Bench) -> None:
     bench.tick()
     assert other.read_frames() == binary(b"to you")
     assert bench.host.soon == []
+
+
+def test_others_are_served_while_many_are_told(bench: Bench) -> None:
+    owners = [bench.link() for _ in range(3 * LOOK)]
+    other = bench.link()
+    other.on["received"] = lambda: send(other, b"echo")
+    bench.engine.step = SLICE
+    tell(owners, b"news")
+    for slices in (1, 2, 3):
+        other.say((BINARY, b"a"))
+        bench.tick()
+        assert other.read_frames() == binary(b"echo")
+        assert [owner.read_frames() for owner in owners].count(binary(b"news")) == LOOK
+        assert sum(owner.link.buffered() for owner in owners) == (3 - slices) * LOOK * len(b"..news")
+    assert len(bench.host.soon) == 1
+
+
+def test_who_is_spoken_to_does_not_wait_until_many_are_told(bench: Bench) -> None:
+    owners = [bench.link() for _ in range(3 * LOOK)]
+    bench.engine.step = SLICE
+    tell(owners, b"news")
+    send(owners[-1], b"to you")
+    bench.tick()
+    assert owners[-1].read_frames() == binary(b"news", b"to you")
+
+
+def test_many_are_told_while_others_are_spoken_to(bench: Bench) -> None:
+    """Nobody is left out, whoever else there is, and whatever they are told."""
+    owners = [bench.link() for _ in range(2 * LOOK)]
+    others = [bench.link() for _ in range(2 * LOOK)]
+    bench.engine.step = SLICE
+    for _ in range(4):
+        tell(owners, b"news")
+        for other in others:
+            send(other, b"to you")
+        bench.tick()
+    for each in (*owners, *others):
+        assert each.read_frames()
+    bench.engine.step = 0.0
+    bench.settle()
+    assert not any(each.link.buffered() for each in (*owners, *others))
+
+
+def test_who_ends_before_they_are_told(bench: Bench) -> None:
+    """Whoever has their descriptor next is not told."""
+    owners = [bench.link() for _ in range(LOOK + 2)]
+    bench.engine.step = SLICE
+    tell(owners, b"news")
+    left, *_ = [owner for owner in owners if owner.link.buffered()]
+    left.link.abort("local", "test")
+    newcomer = bench.link()
+    bench.engine.step = 0.0
+    bench.settle()
+    assert left.read() == newcomer.read() == b""
+    assert all(owner.read_frames() == binary(b"news") for owner in owners if owner is not left)
+
+
+def test_the_end_takes_along_what_many_are_told(bench: Bench) -> None:
+    owners = [bench.link() for _ in range(2 * LOOK)]
+    bench.engine.step = SLICE
+    tell(owners, b"news")
+    bench.tick()
+    bench.engine.close()
+    for owner in owners:
+        assert [frame.opcode for frame in owner.read_frames()] == [BINARY, CLOSE]
 
 
 def test_what_is_said_at_the_very_end_of_a_tick_leaves_in_the_next(bench: Bench) -> None:
@@ -363,7 +428,6 @@ def test_accept(bench: Bench) -> None:
 def test_newcomers_do_not_keep_others_waiting(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many knock, those who are in are served between two batches of them."""
     monkeypatch.setattr(engine, "BATCH", 4)
-    monkeypatch.setattr(engine, "SPELL", 0)
     door = Door(bench)
     owner = bench.link()
     for _ in range(10):

@@ -18,7 +18,7 @@ from fullduplex.wire.opcodes import CLOSED, CLOSING, Close
 from fullduplex.wire.rate import BURST, HEAD
 from fullduplex.wire.session import HOLD, Session
 from fullduplex.wire.transfer import Paced
-from wire.frames import BINARY, CLOSE, CONT, KEY, PING, PONG, TEXT, Frame, close_payload, frame
+from wire.frames import BINARY, CLOSE, CONT, KEY, PING, PONG, TEXT, Frame, close_payload, frame, read_frames
 
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER: closing resets the connection
 MEBI = b"m" * (1 << 20)
@@ -37,6 +37,13 @@ def send(owner: Owner, payload: bytes) -> None:
     """Say something, as a face does."""
     owner.link.session.send(0x80 | BINARY, payload)
     owner.link.touch()
+
+
+def tell(owners: list[Owner], payload: bytes) -> None:
+    """Say the same to many, as a face does."""
+    made = frame(BINARY, payload)
+    for owner in owners:
+        owner.link.send_shared(0x80 | BINARY, payload, made)
 
 
 def close(owner: Owner) -> None:
@@ -128,6 +135,95 @@ def test_pongs_are_noticed(bench: Bench) -> None:
     bench.tick()
     assert owner.heard == ["noticed"]
     assert owner.link.session.acknowledged == [(b"p", 0.0)]
+
+
+# A frame that many are sent.
+
+
+@pytest.mark.parametrize("kind", [Plain, Shaken])
+def test_what_many_are_sent_leaves_in_the_next_tick(bench: Bench, kind: Any) -> None:
+    owner = bench.link(kind, opened=False)
+    owner.link.established = True
+    owner.link.open()
+    tell([owner], b"to all")
+    assert not owner.link.session.out
+    assert owner.link.buffered() == len(frame(BINARY, b"to all"))
+    bench.settle()
+    assert owner.link.buffered() == 0
+    sock: Any = owner.link.sock
+    assert (owner.read() if kind is Plain else sock.written) == frame(BINARY, b"to all")
+
+
+def test_nothing_overtakes_it(bench: Bench) -> None:
+    """Whatever is said, by whomever, and however it is written."""
+    owner = bench.link()
+    for payload in (b"1", b"2"):
+        tell([owner], payload)
+    send(owner, b"3")
+    owner.link.session.ping(b"4", bench.engine.time())
+    bench.settle()
+    assert [frame.payload for frame in owner.read_frames()] == [b"1", b"2", b"3", b"4"]
+    tell([owner], b"5")
+    assert owner.link.session.send_head(0x80 | BINARY, 1)
+    owner.link.flush_with(b"6")
+    tell([owner], b"7")
+    owner.say((PING, b"8"))
+    bench.tick()
+    tell([owner], b"9")
+    close(owner)
+    bench.settle()
+    assert [frame.payload for frame in owner.read_frames()] == [b"5", b"6", b"7", b"8", b"9", close_payload(1000)]
+
+
+def test_who_is_served_is_told_behind_what_was_said(bench: Bench) -> None:
+    owner, other = bench.link(), bench.link()
+
+    def answer() -> None:
+        tell([owner, other], b"1")
+        send(owner, b"2")
+        tell([owner, other], b"3")
+
+    owner.on["received"] = answer
+    owner.say((BINARY, b"a"))
+    bench.tick()
+    assert owner.read_frames() == binary(b"1", b"2", b"3")
+    assert other.read_frames() == binary(b"1", b"3")
+
+
+def test_the_kernel_takes_a_part_of_what_many_are_sent(bench: Bench) -> None:
+    owner, other = bench.link(), bench.link()
+    owner.script["send"] = [3, BlockingIOError()]
+    tell([owner, other], b"abcdef")
+    bench.tick()
+    assert owner.link.is_blocked()
+    assert owner.link.buffered() == len(frame(BINARY, b"abcdef")) - 3
+    tell([owner, other], b"g")
+    send(owner, b"h")
+    bench.settle()
+    assert owner.read() == (frame(BINARY, b"abcdef") + frame(BINARY, b"g") + frame(BINARY, b"h"))[3:]
+    assert other.read_frames() == binary(b"abcdef", b"g")
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_the_network_fails_under_what_many_are_sent(bench: Bench, large: bool) -> None:
+    owner, other = bench.link(), bench.link()
+    owner.script["send"] = [ConnectionResetError()]
+    tell([owner, other], b"a")
+    if large:
+        owner.link.flush_with(MEBI)
+    bench.settle()
+    assert owner.heard == [("ended", "ConnectionResetError")]
+    assert owner.link.buffered() == 0
+    assert other.read_frames() == binary(b"a")
+
+
+def test_who_is_paced_or_a_client_shares_no_frame(bench: Bench) -> None:
+    paced, client = bench.link(extension=Paced(1000.0)), bench.link(server=False)
+    tell([paced, client], b"a")
+    bench.settle()
+    for owner in (paced, client):
+        (came,) = owner.read_frames()
+        assert came.payload == b"a"
 
 
 # A kernel that takes no more.
@@ -1345,3 +1441,42 @@ def test_a_certificate_that_is_not_trusted(bench: Bench, contexts: Contexts) -> 
     assert ends.client.heard == [("ended", "SSLCertVerificationError")]
     assert ends.server.heard == [("ended", "SSLError")]
     assert ends.server.link.session.state is CLOSED
+
+
+# A large payload, written from where it is.
+
+
+def send_large(owner: Owner, payload: bytes) -> None:
+    assert owner.link.session.send_head(0x80 | BINARY, len(payload))
+    owner.link.flush_with(payload)
+
+
+def test_what_was_said_before_goes_first(bench: Bench) -> None:
+    owner = bench.link()
+    send(owner, b"1")
+    send_large(owner, b"2" * 40_000)
+    assert owner.read_frames() == binary(b"1", b"2" * 40_000)
+    assert not owner.link.session.out
+
+
+def test_what_the_kernel_does_not_take_of_it_waits(bench: Bench) -> None:
+    owner = bench.link()
+    send_large(owner, MEBI)
+    send_large(owner, MEBI)  # while the first one waits
+    send(owner, b"3")
+    assert owner.link.is_blocked()
+    came = b""
+    for _ in bench.steps():
+        came += owner.read()
+        if not owner.link.buffered():
+            break
+    came += owner.read()
+    assert list(read_frames(came)) == binary(MEBI, MEBI, b"3")
+
+
+def test_a_network_that_fails_under_it(bench: Bench) -> None:
+    owner = bench.link()
+    no_linger(owner.peer)
+    send_large(owner, b"x" * 40_000)
+    assert owner.link.is_closed()
+    assert owner.heard[-1][0] == "ended"

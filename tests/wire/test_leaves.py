@@ -123,3 +123,60 @@ class TestAppendFrame:
     def test_a_first_byte_that_is_none(self, leaf: ModuleType, first: int) -> None:
         with pytest.raises(ValueError):
             leaf.append_frame(bytearray(), first, b"", None)
+
+    def test_it_grows(self, leaf: ModuleType) -> None:
+        """Whatever room there is already, at its end or where something was taken from its beginning."""
+        out, expected = bytearray(), b""
+        for size in (0, 900, 100, 2000, 1, 70_000, 5):
+            leaf.append_frame(out, 0x82, some(size), None)
+            whole = bytearray()
+            leaves.append_frame(whole, 0x82, some(size), None)
+            expected += whole
+            assert out == expected
+            del out[:50]
+            expected = expected[50:]
+
+    def test_not_while_it_is_looked_into(self, leaf: ModuleType) -> None:
+        out = bytearray(b"abc")
+        with memoryview(out):
+            with pytest.raises(BufferError):
+                leaf.append_frame(out, 0x82, b"x" * 2000, None)
+            with pytest.raises(BufferError):
+                leaf.empty(out)
+        assert out == b"abc"
+
+
+class TestAppendHead:
+    @pytest.mark.parametrize("size", SIZES)
+    def test_it_is_what_stands_before_the_payload(self, leaf: ModuleType, size: int) -> None:
+        head, frame = bytearray(b"before"), bytearray(b"before")
+        leaf.append_head(head, 0x81, size)
+        leaf.append_frame(frame, 0x81, some(size), None)
+        assert head + some(size) == frame
+
+    @pytest.mark.parametrize("first", [-1, 256])
+    def test_a_first_byte_that_is_none(self, leaf: ModuleType, first: int) -> None:
+        with pytest.raises(ValueError):
+            leaf.append_head(bytearray(), first, 0)
+
+
+class TestLongLength:
+    @pytest.mark.parametrize("length", [65_536, 2**31 - 1, 2**31, 2**32, 2**63 - 1])
+    def test_good(self, leaf: ModuleType, length: int) -> None:
+        assert leaf.long_length(bytearray(b"\xff" + length.to_bytes(8) + b"\xff"), 1) == length
+
+    @pytest.mark.parametrize("length", [0, 125, 126, 65_535, 2**63, 2**64 - 1])
+    def test_bad(self, leaf: ModuleType, length: int) -> None:
+        assert leaf.long_length(bytearray(length.to_bytes(8)), 0) == -1
+
+
+class TestEmpty:
+    @pytest.mark.parametrize("size", SIZES)
+    def test_it_can_be_filled_again(self, leaf: ModuleType, size: int) -> None:
+        out = bytearray(some(size))
+        for _ in range(2):
+            leaf.empty(out)
+            assert out == b""
+            out += some(size)
+            leaf.append_head(out, 0x81, 0)
+            assert out == some(size) + b"\x81\0"

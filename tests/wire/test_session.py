@@ -81,6 +81,7 @@ class TestStates:
             lambda: session.send(TEXT_FRAME, b""),
             lambda: session.send_fragment(TEXT, b"", False),
             lambda: session.send_shared(TEXT_FRAME, b"", b"\x81\x00"),
+            lambda: session.say_shared(TEXT_FRAME),
             lambda: session.ping(None, subject.now),
             lambda: session.pong(b""),
         ]
@@ -184,7 +185,7 @@ class TestFloods:
             assert peak(lambda: subject.hear(flood)) < 4096
         assert subject.said() == []
         assert not subject.session.attention
-        assert subject.session.acknowledged == []
+        assert subject.session.acknowledged is None
 
 
 class TestPing:
@@ -195,6 +196,7 @@ class TestPing:
         subject.now = 1000.25
         subject.hear(subject.frame(PONG, b"p"))
         assert session.acknowledged == [(b"p", 0.25)]
+        assert session.keepalive is not None
         assert session.keepalive.latency == 0.25
         assert session.attention
         subject.hear(subject.frame(PONG, b"p"))  # the same again acknowledges nothing
@@ -213,6 +215,7 @@ class TestPing:
         subject.now = 1010.0
         subject.hear(subject.frame(PONG, b"c"))
         assert session.acknowledged == [(b"a", 10.0), (b"b", 9.0), (b"c", 8.0)]
+        assert session.keepalive is not None
         assert session.keepalive.latency == 8.0
         subject.hear(subject.frame(PONG, b"b") + subject.frame(PONG, b"d"))
         assert session.acknowledged[3:] == [(b"d", 7.0)]
@@ -220,7 +223,7 @@ class TestPing:
     def test_a_pong_that_nobody_asked_for(self, subject: Subject) -> None:
         subject.session.ping(b"a", 1000.0)
         subject.hear(subject.frame(PONG, b"z") + subject.frame(PONG))
-        assert subject.session.acknowledged == []
+        assert subject.session.acknowledged is None
         assert not subject.session.attention
 
     def test_under_way_already(self, subject: Subject) -> None:
@@ -256,6 +259,7 @@ class TestKeepalive:
             assert opcode == PING
             subject.now = due + 0.5
             subject.hear(subject.frame(PONG, payload))
+            assert session.keepalive is not None
             assert session.keepalive.latency == 0.5
             assert session.acknowledged == [(payload, 0.5)]
             session.acknowledged.clear()
@@ -856,6 +860,8 @@ class TestSending:
             session.send(TEXT_FRAME, b"b")
         with pytest.raises(ConcurrencyError, match=r"section 5\.4"):
             session.send_shared(TEXT_FRAME, b"", b"\x81\x00")
+        with pytest.raises(ConcurrencyError, match=r"section 5\.4"):
+            session.say_shared(TEXT_FRAME)
         session.send_fragment(TEXT, b"c", True)
         session.send(TEXT_FRAME, b"d")
         assert [frame.payload for frame in subject.said_frames()] == [b"a", b"c", b"d"]
@@ -876,6 +882,16 @@ class TestSending:
         for subject in subjects:
             subject.session.send_shared(TEXT_FRAME, b"to all", made)
             assert subject.said() == [(TEXT, b"to all")]
+
+    def test_a_frame_for_many_that_the_driver_writes(self, subject: Subject) -> None:
+        """Before all that is said later, so not where something was said already; a client's has a mask of its own."""
+        session = subject.session
+        assert session.say_shared(TEXT_FRAME) is session.server
+        assert session.active is session.server
+        assert not session.out
+        session.send(TEXT_FRAME, b"a")
+        assert not session.say_shared(TEXT_FRAME)
+        assert subject.said() == [(TEXT, b"a")]
 
     def test_keys_of_a_client(self) -> None:
         """Section 5.3: each frame has its own; a supply may be shared."""
@@ -1364,3 +1380,31 @@ class TestIdle:
         assert subject.session.deadline() == 1002.0
         assert subject.expire(1001.9) == []
         assert subject.expire(1002.0) == [(CLOSE, close_payload(1000))]
+
+
+# A message whose payload the driver writes itself.
+
+
+@pytest.mark.parametrize("size", [0, 125, 126, 65_535, 65_536])
+def test_the_head_of_a_message(size: int) -> None:
+    subject = Subject(True)
+    assert subject.session.send_head(BINARY_FRAME, size)
+    subject.session.out += bytes(size)
+    assert subject.said() == [(BINARY, bytes(size))]
+
+
+def test_no_head_where_the_payload_is_changed_or_waits() -> None:
+    for subject in (Subject(False), Subject(True, extension=Doubled()), Subject(True, extension=Slow(1000.0))):
+        assert not subject.session.send_head(BINARY_FRAME, 5)
+        assert subject.said() == []
+
+
+def test_no_head_where_nothing_may_be_sent() -> None:
+    subject = Subject(True)
+    subject.session.send_fragment(BINARY, b"", False)
+    with pytest.raises(ConcurrencyError):
+        subject.session.send_head(BINARY_FRAME, 5)
+    subject.session.send_fragment(BINARY, b"", True)
+    subject.session.close(1000, "", subject.now)
+    with pytest.raises(ConnectionClosed):
+        subject.session.send_head(BINARY_FRAME, 5)

@@ -16,14 +16,15 @@ import logging
 import math
 import socket
 import ssl as ssl_module
+import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from email.utils import formatdate
 from typing import TYPE_CHECKING, Final
 
 from ..engine.link import Link, Owner
 from ..wire.handshake import ServerHandshake
+from ..wire.headers import format_date
 from ..wire.limits import MAX_HEAD
 from ..wire.rate import Bucket
 from .settings import Settings
@@ -178,8 +179,6 @@ class Admission:
         answer = self._answer(wait)
         try:
             if limit != "handshakes" and len(self.refusals) < REFUSALS and self._polite.take(1.0, now):
-                if self._ssl is not None:
-                    sock = self._ssl.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
                 self.refusals.add(Refusal(self, sock, answer))
                 return
             if self._ssl is None:
@@ -194,7 +193,7 @@ class Admission:
             http.HTTPStatus.SERVICE_UNAVAILABLE, "Failed to open a WebSocket connection: too many connections.\n"
         )
         response.headers["Retry-After"] = str(max(1, math.ceil(wait)))  # RFC 9110, section 10.2.3: whole seconds
-        response.headers["Date"] = formatdate(usegmt=True)
+        response.headers["Date"] = format_date(int(time.time()))
         return response.serialize()
 
     def _log(self, limit: str, now: float) -> None:
@@ -218,8 +217,10 @@ class Refusal(Owner):
         self._refusals = admission.refusals
         self._answer = answer
         self.link = Link(engine, sock, settings.make_session(), self, engine.now + REFUSAL_TIME)
+        if admission._ssl is not None:
+            self.link.secure(admission._ssl)
         engine.add(self.link)
-        if not self.link.tls:
+        if self.link.tls is None:
             self.ready()
 
     def ready(self) -> None:

@@ -2,7 +2,7 @@ from ..engine.link cimport Link, Owner
 from ..wire.session cimport Session
 
 cdef class BaseConnection(Owner):
-    cdef public object settings, request, response, subprotocol, backlog, _id, _remote_address
+    cdef public object settings, _request, _response, subprotocol, backlog, _id, _remote_address
     cdef public Session session
     cdef public Link link
     cdef public bint finished

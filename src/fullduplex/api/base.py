@@ -12,6 +12,7 @@ from ..wire.errors import ConnectionClosed
 from ..wire.headers import Request, Response
 from ..wire.opcodes import State
 from ..wire.session import Session
+from .addresses import pack_address, unpack_address
 from .settings import Settings
 from .slow import Backlog, Policy, check_policy
 
@@ -22,11 +23,11 @@ class BaseConnection(Owner):
     __slots__ = (
         "_id",
         "_remote_address",
+        "_request",
+        "_response",
         "backlog",
         "finished",
         "link",
-        "request",
-        "response",
         "session",
         "settings",
         "subprotocol",
@@ -36,8 +37,8 @@ class BaseConnection(Owner):
         self.settings = settings
         self.session = session
         self.link = link
-        self.request: Request | None = None
-        self.response: Response | None = None
+        self._request: Request | bytes | None = None  # bytes: the head as it came
+        self._response: Response | str | None = None  # str: the Date of one that follows from the request
         self.subprotocol: str | None = None
         self.finished = False  # no more messages will come
         # None: by its policy, everything is sent
@@ -51,6 +52,31 @@ class BaseConnection(Owner):
         if self._id is None:
             self._id = uuid.uuid4()
         return self._id
+
+    @property
+    def request(self) -> Request | None:
+        """The request of the opening handshake."""
+        self._recall()
+        assert not isinstance(self._request, bytes)
+        return self._request
+
+    @request.setter
+    def request(self, request: Request | None) -> None:
+        self._request = request
+
+    @property
+    def response(self) -> Response | None:
+        """The response of the opening handshake."""
+        self._recall()
+        assert not isinstance(self._response, str)
+        return self._response
+
+    @response.setter
+    def response(self, response: Response | None) -> None:
+        self._response = response
+
+    def _recall(self) -> None:
+        """Make of what was kept of request and response what they were."""
 
     @property
     def logger(self) -> logging.Logger | logging.LoggerAdapter[Any]:
@@ -80,7 +106,8 @@ class BaseConnection(Owner):
     @property
     def latency(self) -> float:
         """The last measured round trip of a ping and its pong in seconds; 0 before the first."""
-        return self.session.keepalive.latency
+        keepalive = self.session.keepalive
+        return 0.0 if keepalive is None else keepalive.latency
 
     @property
     def buffered_amount(self) -> int:
@@ -135,11 +162,13 @@ class BaseConnection(Owner):
     @property
     def remote_address(self) -> Any:
         """The peer's address, in the same form; after the end of TCP, too."""
-        return self._remote_address or _ask(self.link.sock.getpeername)
+        if self._remote_address:
+            return unpack_address(self._remote_address)
+        return _ask(self.link.sock.getpeername)
 
     def note_address(self) -> None:
         """Keep the peer's address for when TCP has ended."""
-        self._remote_address = self.remote_address
+        self._remote_address = pack_address(_ask(self.link.sock.getpeername))
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.state.name} {self.remote_address}>"

@@ -32,12 +32,22 @@ def broadcast(
     messages with the same `key`, which is any hashable value, Policy.LATEST holds one. Raises TypeError.
     """
     hash(key)
-    names_policy = policy is not None and check_policy(policy) is not Policy.WAIT
+    if policy is not None:
+        check_policy(policy)
     payload, is_text = encode(message)
-    payload = bytes(payload)  # one for all that hold it
-    first = TEXT_FRAME if is_text else BINARY_FRAME
+    # One payload for all that hold it.
+    errors = _tell(connections, TEXT_FRAME if is_text else BINARY_FRAME, bytes(payload), policy, key)
+    if errors and raise_exceptions:
+        raise ExceptionGroup("skipped broadcast", errors)
+
+
+def _tell(
+    connections: Iterable[Connection], first: int, payload: bytes, policy: Policy | None, key: Hashable
+) -> list[Exception]:
+    """Send them a message, or do what the policy says; return the errors."""
     plain = _make_frame(first, payload)
     unframed = (first, payload, None)
+    names_policy = policy is not None and policy is not Policy.WAIT
     encoded: dict[Hashable, tuple[int, Payload, bytes]] = {}
     full: list[Link] = []
     errors: list[Exception] = []
@@ -50,30 +60,30 @@ def broadcast(
             backlog = connection.make_backlog()
         if backlog is not None and backlog.takes(connection, policy or backlog.policy, unframed, key):
             continue
+        link = connection.link
         try:
             extension = session.extension
             if extension is None:
-                session.send_shared(first, payload, plain)
+                link.send_shared(first, payload, plain)
             elif extension.shared is None:
                 session.send(first, payload)
+                link.touch()
             else:
                 made = encoded.get(extension.shared)
                 if made is None:
                     made = encoded[extension.shared] = _encode(extension, first, payload)
-                session.send_shared(*made)
+                link.send_shared(made[0], made[1], made[2])
         except WebSocketException as error:
             errors.append(error)
             connection.logger.warning("skipped broadcast: %s", error)
             continue
-        connection.link.touch()
-        if len(session.out) >= GATHER:
-            full.append(connection.link)
+        if session.out and link.buffered() >= GATHER:
+            full.append(link)
     # Writing shows who is slow, in a burst of broadcasts too. It may end a connection, whose `on_close` may take it
     # out of what is iterated above.
     for link in full:
         link.flush()
-    if errors and raise_exceptions:
-        raise ExceptionGroup("skipped broadcast", errors)
+    return errors
 
 
 def _encode(extension: Extension, first: int, payload: Payload) -> tuple[int, Payload, bytes]:

@@ -124,7 +124,7 @@ class ClientConnection(Connection):
                 try:
                     self._answered(self._reader.eof(), b"")
                 except Exception as failure:
-                    if self._is_silent and not self.link.tls:
+                    if self._is_silent and self.link.tls is None:
                         failure.add_note("a server that ends the connection without a word may want TLS: use wss://")
                     self._opened.set_exception(failure)
         super().ended(error)
@@ -366,11 +366,10 @@ class connect:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 if self._local_addr is not None:
                     sock.bind(self._local_addr)
-            if self._secure:
-                context = self._ssl or ssl_module.create_default_context()
-                sock = context.wrap_socket(sock, server_hostname=self._server_hostname, do_handshake_on_connect=False)
             settings.engine = get_engine()  # now, not before: an engine ends with the last of its links
             connection = self._create_connection(settings, self._handshake, sock)
+            if self._secure:
+                connection.link.secure(self._ssl or ssl_module.create_default_context(), self._server_hostname)
             connection.when_open = self._opened
             self._connection = connection
             settings.engine.connect(connection.link, address)

@@ -543,7 +543,7 @@ class Connection(BaseConnection):
     def noticed(self) -> None:
         session = self.session
         if session.acknowledged:
-            acknowledged, session.acknowledged = session.acknowledged, []
+            acknowledged, session.acknowledged = session.acknowledged, None
             for key, latency in acknowledged:
                 pong = self._pongs.pop(key, None) if self._pongs is not None else None
                 if pong is not None and not pong.done():

@@ -9,8 +9,8 @@ import inspect
 import os
 import socket
 import ssl as ssl_module
+import time
 from collections.abc import Awaitable, Callable, Generator, Sequence
-from email.utils import formatdate
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -18,7 +18,7 @@ from ..engine.engine import Acceptor
 from ..wire.errors import ConnectionClosed, InvalidHandshake, InvalidMessage
 from ..wire.extensions import Extension, ExtensionFactory
 from ..wire.handshake import SAME_ORIGIN, USER_AGENT, Origins, ServerHandshake
-from ..wire.headers import Request, Response, split_list
+from ..wire.headers import Request, Response, format_date, split_list
 from ..wire.http1 import HeadReader
 from ..wire.limits import (
     CLOSE_TIMEOUT,
@@ -48,19 +48,30 @@ ProcessResponse = Callable[["ServerConnection", Request, Response], Awaitable[Re
 SelectSubprotocol = Callable[["ServerConnection", Sequence[str]], str | None]
 
 
+class Opening:
+    """What a connection needs until it is open."""
+
+    __slots__ = ("agreed", "head", "reader", "rest", "task")
+
+    def __init__(self) -> None:
+        self.reader: HeadReader[Request] | None = HeadReader(Request)
+        self.head = b""  # the request as it came, if it came in one piece
+        self.rest = b""  # what came behind it
+        self.agreed: tuple[str, Extension | None] = ("", None)  # what is said of extensions, and what is meant
+        self.task: asyncio.Task[None] | None = None  # a hook's
+
+
 class ServerConnection(Connection):
     """The server's side of a connection. `request` and `response` are those of its opening handshake."""
 
-    __slots__ = ("_agreed", "_opening", "_reader", "_rest", "place", "server")
+    __slots__ = ("_extensions", "_opening", "place", "server")
 
     def __init__(self, server: Server, sock: socket.socket, open_deadline: float) -> None:
         super().__init__(server.settings, server.settings.make_session(), sock, open_deadline)
         self.server = server
         self.place = b""  # given back to the server's admission at the end
-        self._reader: HeadReader[Request] | None = HeadReader(Request)
-        self._rest = b""
-        self._agreed: tuple[str, Extension | None] = ("", None)  # what is said of extensions, and what is meant
-        self._opening: asyncio.Task[None] | None = None
+        self._opening: Opening | None = Opening()
+        self._extensions = ""  # what the response says of them, where it is made again
 
     def respond(self, status: int, text: str) -> Response:
         """Make an HTTP response with a plain text body, to return from `process_request` or `process_response`."""
@@ -72,8 +83,11 @@ class ServerConnection(Connection):
         """Nothing to say before the client has."""
 
     def receive_opening(self, data: bytes) -> None:
-        reader = self._reader
+        opening = self._opening
+        assert opening is not None
+        reader = opening.reader
         assert reader is not None
+        is_first = not reader.taken
         try:
             request = reader.feed(data)
         except InvalidHandshake as error:
@@ -81,9 +95,11 @@ class ServerConnection(Connection):
             return
         if request is None:
             return
-        self._reader = None
-        self._rest = data[reader.taken :]
-        self.request = request
+        if is_first:
+            opening.head = data[: reader.taken]
+        opening.reader = None
+        opening.rest = data[reader.taken :]
+        self._request = request
         hook = self.server.process_request
         self._go_on(None if hook is None else self._call_hook(hook, self, request), self._accept)
 
@@ -112,10 +128,12 @@ class ServerConnection(Connection):
     def _go_on(self, answer: Any, then: Callable[[Any], None]) -> None:
         """Call `then` with the hook's answer; if the hook is a coroutine, when that is there."""
         if inspect.isawaitable(answer):
+            assert self._opening is not None
             self.link.pause_reading()
-            self._opening = self.loop.create_task(self._go_on_later(answer, then), context=self._context)
+            task = self.loop.create_task(self._go_on_later(answer, then), context=self._context)
             if inspect.iscoroutine(answer):  # cancelled before it began, it would complain of not being awaited
-                self._opening.add_done_callback(lambda _: answer.close())
+                task.add_done_callback(lambda _: answer.close())
+            self._opening.task = task
         elif answer is None or isinstance(answer, Response):
             then(answer)
         else:
@@ -126,22 +144,23 @@ class ServerConnection(Connection):
             response = await answer
         except Exception as error:
             response = self._hook_failed(error)
-        if not self.link.is_closed() and self.response is None:  # nobody has answered meanwhile: 408, 503
+        if not self.link.is_closed() and self._response is None:  # nobody has answered meanwhile: 408, 503
             self.link.resume_reading()
             self._go_on(response, then)
             self.link.touch()
 
     def _accept(self, response: Response | None) -> None:
         """Check the request and answer it, unless `process_request` has."""
-        server, request = self.server, self.request
-        assert request is not None
+        server, request, opening = self.server, self._request, self._opening
+        assert isinstance(request, Request)
+        assert opening is not None
         if response is None:
             try:
                 server.handshake.check(request)
                 select = server.select_subprotocol
                 self.subprotocol = server.handshake.select(request, None if select is None else self._select)
-                self._agreed = server.handshake.negotiate(request)
-                response = server.handshake.accept(request, self.subprotocol, self._agreed[0])
+                opening.agreed = server.handshake.negotiate(request)
+                response = server.handshake.accept(request, self.subprotocol, opening.agreed[0])
             except Exception as error:
                 response = self._hook_failed(error)
         if server.process_response is None:
@@ -155,40 +174,47 @@ class ServerConnection(Connection):
         return self.next_context().run(self.server.select_subprotocol, self, offered)
 
     def _reject(self, error: InvalidHandshake) -> None:
-        self._reader = None
+        assert self._opening is not None
+        self._opening.reader = None
         self.logger.info("opening handshake failed: %s", error)
         self._respond(self.server.handshake.reject(error))
 
     def _respond(self, response: Response) -> None:
         """Send the response; 101 opens the session, any other ends TCP."""
-        if self.link.is_closed() or self.response is not None:  # by a hook
+        if self.link.is_closed() or self._response is not None:  # by a hook
             return
+        opening = self._opening
+        assert opening is not None
         switches = response.status_code == http.HTTPStatus.SWITCHING_PROTOCOLS
         try:
-            extension = self._find_extension(response) if switches else None
+            extension = _find_extension(response, opening.agreed) if switches else None
             self.session.out += self._complete(response, switches).serialize()
-            self.response = response
+            self._response = response
         except Exception as error:
             self.logger.error("the response of a hook cannot be sent", exc_info=error)
             self._respond(self.respond(500, "Failed to open a WebSocket connection.\n"))
             return
         self._opening = None
-        self._agreed = ("", None)
         if switches:
+            if opening.head and not self.server.has_hooks:
+                # Nobody has had a chance to change them. The head is a third of what it becomes, parsed.
+                self._request = opening.head
+                self._response = response.headers["Date"]
+                self._extensions = opening.agreed[0]
             self.link.open(extension)
             self.server.opened(self)
-            rest, self._rest = self._rest, b""
-            self.opened(rest)
+            self.opened(opening.rest)
         else:
             self.link.finish(self.link.engine.time() + (self.settings.close_timeout or CLOSE_TIMEOUT))
 
-    def _find_extension(self, response: Response) -> Extension | None:
-        """The extension that was agreed on; a hook may have taken it out of the response, but not changed it."""
-        said = ", ".join(response.headers.get_all("Sec-WebSocket-Extensions"))
-        answer, extension = self._agreed
-        if said not in ("", answer):
-            raise ValueError(f"Sec-WebSocket-Extensions says what was not agreed on: {said}")
-        return extension if said else None
+    def _recall(self) -> None:
+        if isinstance(self._request, bytes):
+            request = HeadReader(Request).feed(self._request)
+            assert request is not None
+            response = self.server.handshake.accept(request, self.subprotocol, self._extensions)
+            assert isinstance(self._response, str)
+            response.headers["Date"] = self._response
+            self._request, self._response = request, response
 
     def _complete(self, response: Response, switches: bool) -> Response:
         """Add what HTTP needs, where a hook has left it out."""
@@ -199,26 +225,28 @@ class ServerConnection(Connection):
             if "Content-Length" not in headers and response.status_code != http.HTTPStatus.NO_CONTENT:
                 headers["Content-Length"] = str(len(response.body))
         if "Date" not in headers:
-            headers["Date"] = formatdate(usegmt=True)
-        if self.request is not None and self.request.method == "HEAD":
+            headers["Date"] = format_date(int(time.time()))
+        if isinstance(self._request, Request) and self._request.method == "HEAD":
             response.body = b""  # RFC 9110, section 9.3.2
         return response
 
     def opening_expired(self) -> None:
         """408, once TLS is up; before, there is nobody to tell."""
         self.server.admission.timed_out += 1
-        if self._opening is not None:
-            self._opening.cancel()
+        self._cancel_hook()
         if not self.link.established:
             self.link.abort("remote", "the opening handshake took too long")
         else:
             self._reject(InvalidMessage("the opening handshake took too long", status=http.HTTPStatus.REQUEST_TIMEOUT))
 
+    def _cancel_hook(self) -> None:
+        if self._opening is not None and self._opening.task is not None:
+            self._opening.task.cancel()
+
     def refuse_for_shutdown(self) -> None:
         """The server closes before the opening handshake is complete."""
-        if self._opening is not None:
-            self._opening.cancel()
-        if not self.link.established or self.response is not None:
+        self._cancel_hook()
+        if not self.link.established or self._response is not None:
             self.link.abort("local", "the server is closing")
         else:
             response = self.respond(503, "Failed to open a WebSocket connection: the server is shutting down.\n")
@@ -227,12 +255,20 @@ class ServerConnection(Connection):
             self.link.flush()
 
     def ended(self, error: OSError | None) -> None:
-        if self._opening is not None:
-            self._opening.cancel()
-        if self.response is None:
+        self._cancel_hook()
+        if self._response is None:
             self.logger.info("connection closed during the opening handshake: %s", error or self.session.detail)
-        super().ended(error)
+        Connection.ended(self, error)  # compiled, `super()` is not known in a method of C
         self.server.forget(self)
+
+
+def _find_extension(response: Response, agreed: tuple[str, Extension | None]) -> Extension | None:
+    """The extension that was agreed on; a hook may have taken it out of the response, but not changed it."""
+    said = ", ".join(response.headers.get_all("Sec-WebSocket-Extensions"))
+    answer, extension = agreed
+    if said not in ("", answer):
+        raise ValueError(f"Sec-WebSocket-Extensions says what was not agreed on: {said}")
+    return extension if said else None
 
 
 class Server:
@@ -260,6 +296,8 @@ class Server:
         self.select_subprotocol = select_subprotocol
         self.process_request = process_request
         self.process_response = process_response
+        # Who see requests and responses, and may change them.
+        self.has_hooks = not (select_subprotocol is process_request is process_response is None)
         self.context = contextvars.copy_context()
         self.logger = settings.logger
         self.admission = Admission(settings, handshake, ssl)
@@ -354,11 +392,11 @@ class Server:
                 return
             if sock.family in (socket.AF_INET, socket.AF_INET6):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if self._ssl is not None:
-                sock = self._ssl.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
             timeout = self.settings.open_timeout
             connection = self._create_connection(self, sock, float("inf") if timeout is None else engine.now + timeout)
             connection.place = place
+            if self._ssl is not None:
+                connection.link.secure(self._ssl)
             engine.add(connection.link)
         except Exception as error:
             if isinstance(error, OSError):  # it has ended already

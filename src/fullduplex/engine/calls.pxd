@@ -1,6 +1,7 @@
 # The leaves in C; `calls.py` says what each does.
 
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.exc cimport PyErr_SetFromErrno
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.errno cimport EAGAIN, EINTR, errno
@@ -59,6 +60,21 @@ cdef inline Py_ssize_t write(object sock, int fd, bytearray data) except -2:
         except (BlockingIOError, InterruptedError):
             return 0
     count = c_send(fd, PyByteArray_AS_STRING(data), PyByteArray_GET_SIZE(data), 0)
+    if count < 0:
+        if errno == EAGAIN or errno == EINTR:
+            return 0
+        PyErr_SetFromErrno(OSError)
+    return count
+
+
+cdef inline Py_ssize_t write_shared(object sock, int fd, bytes data) except -2:
+    cdef Py_ssize_t count
+    if fd < 0:
+        try:
+            return sock.send(data)
+        except (BlockingIOError, InterruptedError):
+            return 0
+    count = c_send(fd, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), 0)
     if count < 0:
         if errno == EAGAIN or errno == EINTR:
             return 0

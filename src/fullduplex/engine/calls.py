@@ -27,6 +27,14 @@ def write(sock: socket.socket, fd: int, data: bytearray) -> int:
         return 0
 
 
+def write_shared(sock: socket.socket, fd: int, data: bytes) -> int:
+    """The same for bytes that many sockets are sent."""
+    try:
+        return sock.send(data)
+    except (BlockingIOError, InterruptedError):
+        return 0
+
+
 def write_both(sock: socket.socket, fd: int, data: bytearray, more: bytes | bytearray | memoryview) -> int:
     """Write of `data` and, behind it, of `more` so many bytes as the kernel takes. Raises OSError."""
     if not hasattr(sock, "sendmsg"):  # on Windows

@@ -17,6 +17,7 @@ import logging
 import os
 import socket
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Final, Protocol
 
@@ -25,16 +26,18 @@ from . import calls
 from .link import Link
 from .poller import READ, WRITE, Poller, Watcher, make_poller, system
 from .timers import NEVER, NO_SLOT, Timed, Wheel
+from .tls import PORTION
 
 # What one socket may bring in one tick, so that none can hog it.
-BUFFER: Final = 262_144
+BUFFER: Final = 131_072
 # Sockets served in one tick, and connections accepted from one listening socket.
 BATCH: Final = 512
-# Sockets. A batch of less is no reason to look for another one at once.
-FEW: Final = 2
 # Seconds that a tick goes on for while there is more to serve: a trip through the event loop costs as much as serving
 # some sockets, and so long nobody else in the loop has its turn.
 SPELL: Final = 0.001
+# Seconds that writing for others than who is served takes at a stretch; after how many writes the clock is looked at.
+SLICE: Final = 0.001
+LOOK: Final = 8
 # Seconds without accepting after an error, such as no descriptors left.
 ACCEPT_PAUSE: Final = 0.25
 
@@ -100,11 +103,16 @@ class Engine(Watcher):
         self.wheel = Wheel()
         self.buffer = bytearray(BUFFER)
         self.view = memoryview(self.buffer)
+        self.sealed = bytearray(PORTION)  # what TLS reads of a socket
         self.now = self.time()
+        self.spell = SPELL
         self.closed = False
         self._ticking = False
         self._unwatched: set[int] = set()
-        self._dirty: list[Link] = []
+        self._dirty: deque[Link] = deque()
+        self._told = bytearray()  # by descriptors: 1 for whose link was given a shared frame
+        self._telling = False  # there are some
+        self._tell_next = 0  # the descriptor to go on with
         self._again: set[Link] = set()
         self._graveyard: list[socket.socket] = []
         self._knocking: list[Acceptor] = []  # where there are connections to accept
@@ -121,7 +129,7 @@ class Engine(Watcher):
             return
         self.now = self.time()
         self._ticking = True
-        end = self.now + SPELL
+        end = self.now + self.spell
         try:
             while True:
                 count = calls.poll(self.poller, self._epoll, BATCH, self)
@@ -131,8 +139,10 @@ class Engine(Watcher):
                     self._accept_all()
                 if self._dirty:
                     self._flush()
+                if self._telling:
+                    self._tell()
                 self.now = self.time()
-                if count < FEW or self.now >= end or self.closed:
+                if not count or self.now >= end or self.closed:
                     break
                 self._bury_all()
             if self.wheel.next() <= self.now:
@@ -164,7 +174,7 @@ class Engine(Watcher):
         if not self._count and not self.acceptors:
             self.close()
             return
-        if self._dirty or self._again:
+        if self._dirty or self._telling or self._again:
             self._ask()
         when = self.wheel.next()
         if when < self._wake_at:
@@ -198,7 +208,9 @@ class Engine(Watcher):
     def add(self, link: Link) -> None:
         """Serve `link` from now on."""
         self.poller.register(link.fd, link.events())
-        self.links += [None] * (link.fd + 1 - len(self.links))
+        more = link.fd + 1 - len(self.links)
+        self.links += [None] * more
+        self._told += bytes(max(0, more))
         self.links[link.fd] = link
         self._count += 1
         self.wheel.add(link)
@@ -258,6 +270,13 @@ class Engine(Watcher):
         if not self._ticking:
             self._ask()
 
+    def add_told(self, link: Link) -> None:
+        """Flush `link`, which has a shared frame now, when its turn comes; where there are many, after some ticks."""
+        self._told[link.fd] = 1
+        self._telling = True
+        if not self._ticking:
+            self._ask()
+
     def serve_again(self, link: Link) -> None:
         """Read `link` once more, whatever the poller says: OpenSSL may hold bytes that it cannot see."""
         self._again.add(link)
@@ -274,21 +293,57 @@ class Engine(Watcher):
                     self._broken(link, error)
 
     def _flush(self) -> None:
-        dirty, self._dirty = self._dirty, []
-        for link in dirty:
+        """Write what was said elsewhere, the first first, for a slice of time; the rest comes in the next tick."""
+        dirty = self._dirty
+        end = self.time() + SLICE
+        count = 0
+        while dirty:
+            link = dirty.popleft()
             link.dirty = False
-            try:
-                if link.fd >= 0:
-                    link.flush()
-            except Exception as error:
-                self._broken(link, error)
+            self._flush_one(link)
+            count += 1
+            if count % LOOK == 0 and self.time() >= end:
+                break
+
+    def _tell(self) -> None:
+        """Write shared frames, likewise; in the order of descriptors, as what belongs to them lies in memory."""
+        told = self._told
+        end = self.time() + SLICE
+        count = 0
+        while True:
+            fd = told.find(1, self._tell_next)
+            if fd < 0:  # from the beginning again
+                fd = told.find(1)
+                if fd < 0:
+                    self._telling = False
+                    break
+            told[fd] = 0
+            self._tell_next = fd + 1
+            link = self.links[fd]
+            if link is not None and link.shared is not None:
+                self._flush_one(link)
+            count += 1
+            if count % LOOK == 0 and self.time() >= end:
+                break
+
+    def _flush_one(self, link: Link) -> None:
+        try:
+            if link.fd >= 0:
+                link.flush()
+        except Exception as error:
+            self._broken(link, error)
 
     def _expire(self) -> None:
-        for timed in self.wheel.due(self.now):
+        for timed in self.wheel.due(self.now, self._find):
             try:
                 timed.expire(self.now)
             except Exception as error:
                 self._broken(timed, error)
+
+    def _find(self, fd: int) -> Timed | None:
+        """Who has this descriptor."""
+        link = self.links[fd] if fd < len(self.links) else None
+        return self.acceptors.get(fd) if link is None else link
 
     # Acceptors.
 

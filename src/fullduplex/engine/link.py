@@ -10,6 +10,8 @@ The owner may let go of its link, and of itself, while it is called: compiled, a
 So it is put into a variable first, which is.
 """
 
+# Over 600 lines: how bytes come, how they go, and how it ends are one state.
+
 from __future__ import annotations
 
 import os
@@ -20,12 +22,13 @@ from typing import TYPE_CHECKING, Final
 
 from ..wire import leaves
 from ..wire.errors import Who
-from ..wire.extensions import Extension
+from ..wire.extensions import Extension, Payload
 from ..wire.opcodes import CLOSED, CLOSING, CONNECTING
 from ..wire.session import Session
 from . import calls
 from .poller import READ, WRITE
 from .timers import NEVER, NO_SLOT
+from .tls import TLS
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -79,7 +82,7 @@ class Link:
 
     __slots__ = (
         "engine sock fd _direct tls session owner slot open_deadline connecting established reading resting "
-        "corked dirty unsent slow_since slow_size low_water draining ending wants_read wants_write"
+        "corked dirty shared unsent slow_since slow_size low_water draining ending"
     ).split()
 
     def __init__(
@@ -89,28 +92,32 @@ class Link:
         self.sock = sock
         self.fd = sock.fileno()
         self._direct = self.fd if type(sock) is socket.socket else -1  # for `calls`
-        self.tls = isinstance(sock, ssl.SSLSocket)
+        self.tls: TLS | None = None
         self.session = session
         self.owner = owner
         self.slot = NO_SLOT
         self.open_deadline = open_deadline
         # How far it has come.
         self.connecting = False  # TCP comes up
-        self.established = not self.tls  # so is TLS, where it is wanted: HTTP may be spoken
+        self.established = True  # so is TLS, where it is wanted: HTTP may be spoken
         # Read state.
         self.reading = True  # the owner takes what comes ...
         self.resting = False  # ... but it came faster than it may
-        self.wants_write = False  # TLS has to write before it can read on ...
-        self.wants_read = False  # ... or to read before it can write on
         # Write state.
         self.corked = False
         self.dirty = False
+        self.shared: bytes | None = None  # a frame that many are sent; it goes before `session.out`
         self.unsent: bytearray | None = None
         self.slow_since = NEVER  # when too much began to wait, or the peer took a part of it last ...
         self.slow_size = 0  # ... and how much it was then
         self.low_water = 0
         self.draining = False  # the owner wants to hear of low water
         self.ending = STAYS
+
+    def secure(self, context: ssl.SSLContext, hostname: str | None = None) -> None:
+        """Speak TLS; to be called before the engine serves the link. Raises what `SSLContext.wrap_bio` does."""
+        self.tls = TLS(self.sock, self._direct, context, self.session.server, hostname)
+        self.established = False
 
     def is_closed(self) -> bool:
         """The socket is closed."""
@@ -133,7 +140,7 @@ class Link:
             self._serve(0)
             return
         try:
-            if session.meter is not None or self.tls:
+            if session.meter is not None or self.tls is not None:
                 size = self._read_some()
             else:
                 size = calls.read(self.sock, self._direct, engine.buffer)
@@ -163,11 +170,12 @@ class Link:
                     owner.received()
                 if session.attention:
                     self.attend()
-                if session.rest is not None:
-                    engine.serve_again(self)
             elif not session.deaf:
                 owner = self.owner
                 owner.receive_opening(bytes(engine.view[:size]))
+            tls = self.tls
+            if session.rest is not None or (tls is not None and tls.more):
+                engine.serve_again(self)
         finally:
             self.corked = False
         if session.out or self.ending or session.pacer is not None:
@@ -251,7 +259,7 @@ class Link:
         session.paused = self.resting or not self.reading
         if session.paused is not before:
             self._watch()
-            if before and (self.tls or session.rest is not None):
+            if before and (self.tls is not None or session.rest is not None):
                 self.engine.serve_again(self)
 
     def _watch(self) -> None:
@@ -261,8 +269,10 @@ class Link:
     def events(self) -> int:
         """What the socket is to be watched for."""
         # Where TLS wants the one, the other may be ready all the time, and of no use.
-        reads = not self.session.paused and not self.connecting and not self.wants_write
-        writes = self.wants_write or self.connecting or (self.unsent is not None and not self.wants_read)
+        tls = self.tls
+        wants_read, wants_write = (False, False) if tls is None else (tls.wants_read, tls.wants_write)
+        reads = not self.session.paused and not self.connecting and not wants_write
+        writes = wants_write or self.connecting or (self.unsent is not None and not wants_read)
         return (READ if reads else 0) | (WRITE if writes else 0)
 
     # Bytes out.
@@ -283,9 +293,15 @@ class Link:
                 session.pace(self.engine.time())
                 self.engine.wheel.add(self)
             out = session.out
+            if self.shared is not None:
+                try:
+                    self._write_shared(out)
+                except OSError as error:
+                    self._lost(error)
+                    return
             if out:
                 try:
-                    sent = self._write_tls(out) if self.tls else calls.write(self.sock, self._direct, out)
+                    sent = self._write(out)
                 except OSError as error:
                     self._lost(error)
                     return
@@ -304,11 +320,37 @@ class Link:
             if session.waiting < waited:
                 self._check_drained()
 
+    def send_shared(self, first: int, payload: Payload, frame: bytes) -> None:
+        """As `session.send_shared`; it leaves soon, but others are served meanwhile. Raises as that does.
+
+        Where nothing waits, the frame is not copied. Whatever is said before it leaves goes behind it.
+        """
+        session = self.session
+        if self.shared is None and self.unsent is None and session.say_shared(first):
+            self.shared = frame
+            self.engine.add_told(self)
+        else:
+            session.send_shared(first, payload, frame)
+            if self.shared is None:
+                self.touch()
+
+    def _write_shared(self, out: bytearray) -> None:
+        """Write the shared frame, and put into `out` what is left of it. Raises OSError."""
+        shared, self.shared = self.shared, None
+        assert shared is not None
+        sent = 0 if out or self.tls is not None else calls.write_shared(self.sock, self._direct, shared)
+        if sent < len(shared):
+            out[:0] = shared[sent:]
+
     def flush_with(self, payload: bytes | bytearray | memoryview) -> None:
         """Write what the session has to say and, behind it, a payload, which is copied only if it has to wait."""
+        if self.shared is not None:
+            self.flush()
+            if self.fd < 0:
+                return
         out = self.session.out
         sent = 0
-        if self.unsent is None and self.established and not self.tls:
+        if self.unsent is None and self.established and self.tls is None:
             try:
                 sent = calls.write_both(self.sock, self._direct, out, payload)
             except OSError as error:
@@ -327,15 +369,16 @@ class Link:
         if not self.established:
             self._establish()
             return
-        if self.wants_write:
-            self.wants_write = False
-            self._watch()
-            self.engine.serve_again(self)
+        tls = self.tls
         unsent = self.unsent
-        if unsent is None:
-            return
         try:
-            sent = self._write_tls(unsent) if self.tls else calls.write(self.sock, self._direct, unsent)
+            if tls is not None and tls.wants_write and tls.flush():
+                tls.wants_write = False
+                self._watch()
+                self.engine.serve_again(self)
+            if unsent is None:
+                return
+            sent = self._write(unsent)
         except OSError as error:
             self._lost(error)
             return
@@ -373,7 +416,10 @@ class Link:
     def buffered(self) -> int:
         """Bytes that wait to be sent."""
         session = self.session
-        return len(session.out) + session.waiting + (0 if self.unsent is None else len(self.unsent))
+        waiting = len(session.out) + session.waiting
+        if self.shared is not None:
+            waiting += len(self.shared)
+        return waiting if self.unsent is None else waiting + len(self.unsent)
 
     def is_blocked(self) -> bool:
         """What is sent has to wait: for the kernel, or for the rate that the peer asked for."""
@@ -394,22 +440,14 @@ class Link:
                 if code:
                     raise OSError(code, f"cannot connect: {os.strerror(code)}")
                 self.connecting = False
-            if isinstance(self.sock, ssl.SSLSocket):
-                self.sock.do_handshake()
-            self.established = True
-        except ssl.SSLWantReadError:
-            self.wants_write = False
-            self._watch()
-            return
-        except ssl.SSLWantWriteError:
-            self.wants_write = True
-            self._watch()
-            return
+            tls = self.tls
+            self.established = tls is None or tls.shake(self.engine)
         except OSError as error:
             self._lost(error)
             return
-        self.wants_write = False
         self._watch()
+        if not self.established:
+            return
         self.corked = True
         try:
             owner = self.owner
@@ -417,60 +455,30 @@ class Link:
         finally:
             self.corked = False
         self.flush()
-        if self.tls and self.fd >= 0:
+        if self.tls is not None and self.fd >= 0:
             self.engine.serve_again(self)  # bytes may wait inside OpenSSL already
 
     def _read_some(self) -> int:
         """Read into the engine's buffer, but no more than the session wants at once."""
-        meter = self.session.meter
-        view = self.engine.view if meter is None else self.engine.view[: meter.read_size]
-        return self._read_tls(view) if self.tls else self.sock.recv_into(view)
-
-    def _read_tls(self, view: memoryview) -> int:
-        """Read until OpenSSL wants more, or the buffer is full: a record at a time, into one buffer."""
         engine = self.engine
-        size = 0
-        if self.wants_read:
-            self.wants_read = False
+        meter = self.session.meter
+        most = len(engine.buffer) if meter is None else meter.read_size
+        tls = self.tls
+        if tls is None:
+            return self.sock.recv_into(engine.view[:most])
+        wanted = tls.wants_read
+        size = tls.read(engine, most)
+        if wanted or tls.wants_write:
             self._watch()
-        while size < len(view):
-            try:
-                count = self.sock.recv_into(view[size:])
-            except (ssl.SSLWantReadError, BlockingIOError):  # the latter once our half of TLS is ended
-                break
-            except ssl.SSLWantWriteError:
-                self.wants_write = True
-                self._watch()
-                break
-            except OSError:
-                if size:
-                    engine.serve_again(self)  # serve what came before it first
-                    return size
-                raise
-            if count == 0:
-                if size:
-                    engine.serve_again(self)
-                return size
-            size += count
-        else:
-            engine.serve_again(self)
-        if size == 0:
-            raise BlockingIOError
         return size
 
-    def _write_tls(self, data: bytearray) -> int:
-        """Write until OpenSSL takes no more: a record at a time."""
-        sent = 0
-        with memoryview(data) as view:
-            while sent < len(data):
-                try:
-                    sent += self.sock.send(view[sent:])
-                except ssl.SSLWantWriteError:
-                    break
-                except ssl.SSLWantReadError:
-                    self.wants_read = True
-                    self._watch()
-                    break
+    def _write(self, data: bytearray) -> int:
+        tls = self.tls
+        if tls is None:
+            return calls.write(self.sock, self._direct, data)
+        sent = tls.write(data)
+        if tls.wants_read:
+            self._watch()
         return sent
 
     # Time.
@@ -544,8 +552,8 @@ class Link:
             return
         self.ending = STAYS
         try:
-            if self.tls:
-                self._shut_tls()
+            if self.tls is not None:
+                self.tls.end()
             self.sock.shutdown(socket.SHUT_WR)
         except OSError as error:
             self._lost(error)
@@ -554,33 +562,26 @@ class Link:
 
     def _has_unread(self) -> bool:
         """Bytes behind the close frame: closing now would reset the connection, and might lose our own."""
-        if self.tls:
+        if self.tls is not None:
             return False
         try:
             return bool(self.sock.recv(1, socket.MSG_PEEK))
         except OSError:  # none yet, or none any more
             return False
 
-    def _shut_tls(self) -> None:
-        """Send TLS's close_notify. The peer's own need not be awaited: RFC 8446, section 6.1."""
-        assert isinstance(self.sock, ssl.SSLSocket)
-        try:
-            self.sock.unwrap()
-        except (OSError, ValueError):
-            pass  # it is on its way, or there is nobody to read it
-
     def _lost(self, error: OSError) -> None:
         """The network failed under us, or TLS did."""
-        if not self.established and isinstance(error, ssl.SSLError):
+        if self.tls is not None and isinstance(error, ssl.SSLError):
             # The peer learns why by TLS's alert. Bytes left unread would have the kernel reset the connection instead.
             with suppress(OSError):
-                socket.socket.recv_into(self.sock, self.engine.buffer)
+                self.tls.flush()
+                calls.read(self.sock, self._direct, self.engine.buffer)
         self.abort("network", f"network: {error}", error)
 
     def _ended(self, who: Who, detail: str) -> None:
         """TCP ends by a FIN."""
-        if self.tls:
-            self._shut_tls()
+        if self.tls is not None:
+            self.tls.end()
         self.session.end(who, detail)
         self._close(None)
 
@@ -589,6 +590,7 @@ class Link:
             return
         self.engine.forget(self)
         self.fd = -1
+        self.shared = None
         self.unsent = None
         self.draining = False
         self.session.out = bytearray()  # not cleared: the traceback of `error` may hold a view of it

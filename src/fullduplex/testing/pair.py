@@ -74,8 +74,8 @@ class End:
         if session.attention:
             session.attention = False
             session.conclude(self._pair.now)
-            self.acknowledged += session.acknowledged
-            session.acknowledged.clear()
+            self.acknowledged += session.acknowledged or ()
+            session.acknowledged = None
             self._ending = session.over and (session.server or session.failure is not None)
             if session.resume_at > self._pair.now:
                 self._resting = True

@@ -14,3 +14,6 @@ cpdef bytes payload(bytearray data, Py_ssize_t start, Py_ssize_t stop, bint mask
 cpdef extend(bytearray message, bytearray data, Py_ssize_t start, Py_ssize_t stop, bytes key)
 cpdef str text(bytearray data, Py_ssize_t start, Py_ssize_t stop, bint masked)
 cpdef append_frame(bytearray out, int first, payload, bytes key)
+cpdef append_head(bytearray out, int first, Py_ssize_t size)
+cpdef long long long_length(bytearray data, Py_ssize_t at) except? -1
+cpdef empty(bytearray out)

@@ -125,3 +125,18 @@ def text(data: bytearray, start: int, stop: int, masked: bool) -> str:
 def append_frame(out: bytearray, first: int, payload: bytes | bytearray | memoryview, key: bytes | None) -> None:
     """Append a frame to `out`: `first` is its first byte, `key` the mask key of a client's frame. Section 5.2."""
     leaves.append_frame(out, first, payload, key)
+
+
+def append_head(out: bytearray, first: int, size: int) -> None:
+    """Append the head of a frame that is not masked, whose payload has `size` bytes, to `out`. Section 5.2."""
+    leaves.append_head(out, first, size)
+
+
+def long_length(data: bytearray, at: int) -> int:
+    """The length of 64 bits that stands in `data` at `at`; -1 if a shorter form would do, or it is over 2^63 - 1."""
+    return leaves.long_length(data, at)
+
+
+def empty(out: bytearray) -> None:
+    """Take everything out of `out`, its memory included."""
+    leaves.empty(out)

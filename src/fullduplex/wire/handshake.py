@@ -143,14 +143,14 @@ class ServerHandshake:
     def accept(self, request: Request, subprotocol: str | None = None, extensions: str = "") -> Response:
         """The response that opens the connection, for a checked request. Section 4.2.2."""
         headers = Headers()
-        headers["Upgrade"] = "websocket"
-        headers["Connection"] = "Upgrade"
-        headers["Sec-WebSocket-Accept"] = accept_key(request.headers["Sec-WebSocket-Key"])
+        headers.append_checked("Upgrade", "websocket")
+        headers.append_checked("Connection", "Upgrade")
+        headers.append_checked("Sec-WebSocket-Accept", accept_key(request.headers["Sec-WebSocket-Key"]))
         if subprotocol is not None:
             headers["Sec-WebSocket-Protocol"] = subprotocol
         if extensions:
             headers["Sec-WebSocket-Extensions"] = extensions
-        headers.update(self._headers)
+        headers.extend_checked(self._headers)
         return Response(101, "Switching Protocols", headers)
 
     def reject(self, exc: InvalidHandshake) -> Response:
@@ -173,7 +173,7 @@ class ServerHandshake:
             headers["Sec-WebSocket-Version"] = "13"  # RFC 6455, section 4.4
         headers["Content-Type"] = "text/plain; charset=utf-8"
         headers["Content-Length"] = str(len(body))
-        headers.update(self._headers)
+        headers.extend_checked(self._headers)
         return Response(status, _phrase(status), headers, body)
 
     def _check_origin(self, fields: Fields, host: tuple[str, int | None]) -> None:

@@ -14,6 +14,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
+from email.utils import formatdate
+from functools import lru_cache
 from typing import TypeAlias
 
 # RFC 9110, section 5.6.2: token. No \w and no \d here or elsewhere, since they match far more than ASCII.
@@ -43,7 +45,8 @@ class Headers(MutableMapping[str, str]):
 
     def __init__(self, *args: HeadersLike, **kwargs: str) -> None:
         self._flat: list[str] = []
-        self.update(*args, **kwargs)
+        if args or kwargs:
+            self.update(*args, **kwargs)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({list(self.raw_items())!r})"
@@ -129,6 +132,10 @@ class Headers(MutableMapping[str, str]):
         """Add a field that is known to be a token and text. Spaces around it are no part of a value: section 5.5."""
         self._flat += (name, value.strip(" \t"))
 
+    def extend_checked(self, headers: Headers) -> None:
+        """Add all of another mapping, whose fields were checked when they came into it."""
+        self._flat += headers._flat
+
 
 HeadersLike: TypeAlias = Headers | Mapping[str, str] | Iterable[tuple[str, str]]
 
@@ -136,6 +143,12 @@ HeadersLike: TypeAlias = Headers | Mapping[str, str] | Iterable[tuple[str, str]]
 def split_list(values: Iterable[str]) -> list[str]:
     """Split the values of a header that is a list, however many lines it takes. RFC 9110, sections 5.3 and 5.6.1."""
     return [element for value in values for part in value.split(",") if (element := part.strip(" \t"))]
+
+
+@lru_cache(maxsize=1)
+def format_date(seconds: int) -> str:
+    """The value of a Date header, by seconds since 1970. RFC 9110, section 5.6.7. Many ask within the same second."""
+    return formatdate(seconds, usegmt=True)
 
 
 @dataclass(slots=True)

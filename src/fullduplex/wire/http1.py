@@ -13,7 +13,7 @@ are how requests are smuggled (RFC 9112, section 11.2).
 from __future__ import annotations
 
 import re
-from typing import Generic, NoReturn, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar, cast
 
 from .errors import InvalidMessage, InvalidProtocol, SecurityError, excerpt
 from .headers import TEXT, TOKEN, Headers, Request, Response, split_list
@@ -28,6 +28,11 @@ _status_line = re.compile(rf"(HTTP/[0-9]\.[0-9]) ([1-9][0-9][0-9]) ({TEXT})").fu
 _field_line = re.compile(rf"({TOKEN}):({TEXT})").fullmatch
 _find_control = re.compile(r"[^\t\x20-\x7e\x80-\xff]").search
 _is_length = re.compile(r"[0-9]{1,18}").fullmatch
+# The same in one, for a head that came whole.
+_fields = rf"((?:{TOKEN}:{TEXT}\r\n)*+)\r\n"
+_request_head = re.compile(rf"({TOKEN}) ([\x21-\x7e]++) HTTP/1\.1\r\n{_fields}").fullmatch
+_response_head = re.compile(rf"HTTP/1\.1 ([1-9][0-9][0-9]) ({TEXT})\r\n{_fields}").fullmatch
+_find_fields = re.compile(rf"({TOKEN}):({TEXT})\r\n").findall
 _chunk_line = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*+(?:;[\t\x20-\x7e\x80-\xff]*+)?\r\n").fullmatch  # section 7.1.1
 
 # Names that nearly every handshake has: one string for all connections instead of one for each.
@@ -65,6 +70,10 @@ class HeadReader(Generic[Head]):
         InvalidProtocol (505), SecurityError (414, 431) or InvalidMessage (400) say why it can't become one; the
         reader is of no use then.
         """
+        if not self._size and not self._partial:
+            head = self._read_whole(data)
+            if head is not None:
+                return head
         if b"\n" not in data:
             self._partial += data
             self._check_partial()
@@ -89,6 +98,26 @@ class HeadReader(Generic[Head]):
         self._check_partial()
         self.taken = len(data)
         return None
+
+    def _read_whole(self, data: bytes | bytearray) -> Head | None:
+        """The usual case, quickly: a head that came at once and is right. None for any other, which is read by lines."""
+        end = data.find(b"\r\n\r\n", 0, MAX_LINE) + 4  # within the limit of one line, so no limit of size is broken
+        if end < 4:
+            return None
+        text = data[:end].decode("latin-1")
+        match = _request_head(text) if self._kind is Request else _response_head(text)
+        if match is None:
+            return None
+        first, second, lines = match.groups()
+        fields = _find_fields(lines)
+        if len(fields) > MAX_HEADERS:
+            return None
+        headers = Headers()
+        for name, value in fields:
+            headers.append_checked(_SHARED.get(name, name), value)
+        self.taken = end
+        head: Any = Request(second, headers, first) if self._kind is Request else Response(int(first), second, headers)
+        return cast(Head, head)
 
     def eof(self) -> NoReturn:
         """The peer ended the connection before its head was complete."""

@@ -25,7 +25,7 @@ class Keepalive:
         self.interval = interval
         self.timeout = timeout
         self.latency = 0.0  # the last round trip in seconds
-        self._pings: dict[bytes, float] = {}  # under way, and when they were sent; in order
+        self._pings: dict[bytes, float] | None = None  # under way, and when they were sent; in order
         self._own: bytes | None = None  # the last one of our own ...
         self._own_at = 0.0  # ... when it was sent ...
         self._due = FOREVER  # ... and when to look for a sign of life
@@ -38,13 +38,16 @@ class Keepalive:
 
     def ping(self, data: bytes | None, now: float) -> bytes:
         """A ping is sent: give its payload, `data` or one of our own. Raises ValueError if it is under way already."""
+        pings = self._pings
+        if pings is None:
+            pings = self._pings = {}
         if data is None:
             data = secrets.token_bytes(4)
-            while data in self._pings:
+            while data in pings:
                 data = secrets.token_bytes(4)
-        elif data in self._pings:
+        elif data in pings:
             raise ValueError("a ping with this payload waits for its pong already")
-        self._pings[data] = now
+        pings[data] = now
         return data
 
     def pong(self, data: bytes, now: float) -> list[tuple[bytes, float]]:
@@ -52,10 +55,13 @@ class Keepalive:
 
         These are its own and all before it; none if nobody asked for it. Section 5.5.3.
         """
-        if data not in self._pings:
+        pings = self._pings
+        if pings is None or data not in pings:
             return []
-        pings = list(self._pings)
-        answered = [(ping, now - self._pings.pop(ping)) for ping in pings[: pings.index(data) + 1]]
+        before = list(pings)
+        answered = [(ping, now - pings.pop(ping)) for ping in before[: before.index(data) + 1]]
+        if not pings:
+            self._pings = None
         self.latency = answered[-1][1]
         self._due = FOREVER
         return answered
@@ -96,7 +102,7 @@ class Keepalive:
         self._next = now + self.interval
         if self._due != FOREVER:
             return None
-        if self._own is not None:
+        if self._own is not None and self._pings is not None:
             self._pings.pop(self._own, None)  # never answered, though the peer lives
         self._own = self.ping(None, now)
         self._own_at = now

@@ -1,15 +1,16 @@
 cimport cython
 
 from . cimport leaves
+from .flags cimport flag
 
 cdef int BINARY_FRAME, TEXT_FRAME, FIN, MASK, OPCODE, RSV
 
 cdef class Fragment:
     cdef public object data
-    cdef public bint fin
+    cdef public flag fin
 
 cdef class Receiver:
-    cdef public bint server, _fin, _encoded, _sees_all, _skipping, streaming, deaf, active
+    cdef public flag server, _fin, _encoded, _sees_all, _skipping, streaming, deaf, active
     cdef public long long max_size, max_frame, max_fragments
     cdef public object extension, meter
     cdef public double received_at
@@ -36,7 +37,7 @@ cdef class Receiver:
     @cython.locals(held=Py_ssize_t, head=bytes, need=int, opcode=int)
     cdef Py_ssize_t _receive_head(self, bytearray data, Py_ssize_t at, Py_ssize_t size) except -1
     cdef bint _begin_data(self, int first, long long length) except -1
-    @cython.locals(length=Py_ssize_t, key=bytes, complete=bint, is_plain=bint, piece=bytearray)
+    @cython.locals(length=Py_ssize_t, key=bytes, complete=bint, is_plain=bint, piece=bytearray, message=bytearray)
     cdef Py_ssize_t _receive_payload(self, bytearray data, Py_ssize_t at, Py_ssize_t size) except -1
     cdef bytes _decode(self, piece, bint complete)
     cdef bint _is_utf8(self, bint complete) except -1

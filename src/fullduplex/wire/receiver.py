@@ -68,8 +68,8 @@ class Receiver:
         self._remaining = -1  # payload bytes still to come; -1: between two frames
         self._control = b""  # the payload so far of a control frame
         # ... the message in progress ...
-        self._message = bytearray()
-        self._message_opcode = 0  # 0: between two messages
+        self._message: bytearray | None = None  # None: between two messages ...
+        self._message_opcode = 0  # ... and 0
         self._message_size = 0
         self._fragments = 0  # small ones
         self._valid = 0  # so many bytes of it are valid UTF-8
@@ -230,6 +230,7 @@ class Receiver:
             if self._encoded:
                 assert extension is not None
                 extension.begin(first & RSV)
+            self._message = bytearray()
             self._message_opcode = opcode
         if self._encoded:
             if length > widened(self.max_frame):
@@ -253,7 +254,8 @@ class Receiver:
         length = min(self._remaining, size - at)
         key = self._key
         is_plain = self._opcode < CLOSE and not self._encoded
-        piece = self._message if is_plain else bytearray()
+        message = self._message
+        piece = message if is_plain and message is not None else bytearray()
         leaves.extend(piece, data, at, at + length, key)
         if length & 3:
             self._key = key[length & 3 :] + key[: length & 3]
@@ -268,7 +270,8 @@ class Receiver:
             self.active = True
             complete = not self._remaining and self._fin
             if self._encoded:
-                self._message += self._decode(bytes(piece), complete)
+                assert message is not None
+                message += self._decode(bytes(piece), complete)
                 if self.deaf:
                     return size
             if self._message_opcode == Opcode.TEXT and not self._is_utf8(complete):
@@ -310,6 +313,7 @@ class Receiver:
     def _is_utf8(self, complete: bool) -> bool:
         """Check what is new of a text message, so that it fails at its first wrong byte. Section 8.1."""
         message = self._message
+        assert message is not None
         try:
             self._valid += codecs.utf_8_decode(memoryview(message)[self._valid :], "strict", complete)[1]
             # The decoder waits for the last byte of a surrogate, though no byte can make it valid.
@@ -323,6 +327,7 @@ class Receiver:
     def _deliver(self, complete: bool) -> None:
         """Move the message in progress, or while `streaming` the part of it that can be shown, to the inbox."""
         message = self._message
+        assert message is not None
         data: str | bytes
         if self._message_opcode == Opcode.TEXT:
             data = str(memoryview(message)[: self._valid], "utf-8")
@@ -333,7 +338,7 @@ class Receiver:
         if not self._skipping:
             self.inbox.append(Fragment(data, complete) if self.streaming else data)
             self.inbox_size += len(data)
-        self._message = rest
+        self._message = None if complete else rest
         self._valid = 0
         if complete:
             self._completed += 1

@@ -2,6 +2,7 @@ cimport cython
 
 from . cimport leaves
 from .codec cimport MaskKeys
+from .flags cimport flag
 from .keepalive cimport Keepalive
 from .receiver cimport Receiver
 
@@ -11,10 +12,9 @@ cdef class Session(Receiver):
     cdef public object limits, state, rcvd, sent, rcvd_then_sent, verdict, failure, pacer
     cdef public double close_timeout, resume_at, _controls_since, _verdict_at, _close_at, _rest_at, _idle_at
     cdef public MaskKeys _mask_keys
-    cdef public bint paused, blocked, attention
-    cdef public long long _controls, _idle_looks
+    cdef public flag paused, blocked, attention
+    cdef public int sending, _controls, _idle_looks
     cdef public bytearray out
-    cdef public int sending
     cdef public bytes _pong
     cdef public str who, detail, limit
     cdef public list acknowledged
@@ -34,7 +34,9 @@ cdef class Session(Receiver):
     cpdef bint send_head(self, int first, Py_ssize_t size) except -1
     cpdef send_fragment(self, int opcode, payload, bint fin, compress=*)
     cpdef send_shared(self, int first, payload, bytes frame)
+    cpdef bint say_shared(self, int first) except -1
     cpdef pace(self, double now)
+    cdef list _match_pong(self, bytes payload)
     cdef bint _may_control(self) except -1
     cdef tuple _encode(self, extension, int first, payload, compress)
     cdef _refusal(self)

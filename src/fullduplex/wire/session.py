@@ -128,10 +128,11 @@ class Session(Receiver):
         self._rest_at = FOREVER  # by the extension
         self._idle_at = FOREVER  # for `limits.idle_timeout` ...
         self._idle_looks = 0  # ... and how often there was nothing since
-        self.acknowledged: list[tuple[bytes, float]] = []  # (ping, its round trip in seconds)
-        self.keepalive = Keepalive(
-            FOREVER if ping_interval is None else ping_interval, FOREVER if ping_timeout is None else ping_timeout
-        )
+        self.acknowledged: list[tuple[bytes, float]] | None = None  # (ping, its round trip in seconds)
+        # None: no pings of our own, and nobody else has sent one yet
+        self.keepalive: Keepalive | None = None
+        if ping_interval is not None:
+            self.keepalive = Keepalive(ping_interval, FOREVER if ping_timeout is None else ping_timeout)
 
         # True: there is more than messages to look at (a verdict, pongs).
         self.attention = False
@@ -142,7 +143,8 @@ class Session(Receiver):
         """The opening handshake succeeded, and `extension` was agreed on."""
         self._move(Event.OPENED)
         self.received_at = now
-        self.keepalive.start(now)
+        if self.keepalive is not None:
+            self.keepalive.start(now)
         self.meter = make_meter(self.limits, now)
         if self.limits.idle_timeout is not None:
             self._idle_at = now + self.limits.idle_timeout / 4
@@ -187,14 +189,17 @@ class Session(Receiver):
     def _receive_control(self, opcode: int, payload: bytes) -> None:
         if opcode == Opcode.CLOSE:
             self._receive_close(payload)
-        elif opcode == Opcode.PONG and (answered := self.keepalive.pong(payload, self.received_at)):
-            self.acknowledged += answered
+        elif opcode == Opcode.PONG and (answered := self._match_pong(payload)):
+            self.acknowledged = (self.acknowledged or []) + answered
             self.attention = True
         elif self._may_control() and opcode == Opcode.PING:
             if self.blocked:
                 self._pong = payload
             elif self.state is OPEN:
                 self._append(FIN | Opcode.PONG, payload)
+
+    def _match_pong(self, payload: bytes) -> list[tuple[bytes, float]]:
+        return [] if self.keepalive is None else self.keepalive.pong(payload, self.received_at)
 
     def _may_control(self) -> bool:
         """Count a control frame that nobody asked for, against a flood of them."""
@@ -257,7 +262,7 @@ class Session(Receiver):
         self.verdict = Close(code, rule.encode(errors="replace")[:MAX_REASON].decode(errors="ignore"))
         self.deaf = True
         self.attention = True
-        self._message = bytearray()
+        self._message = None
         self._message_opcode = 0
 
     def _measure(self, size: int, messages: int) -> None:
@@ -353,6 +358,20 @@ class Session(Receiver):
         else:
             self._append_data(first, payload)
 
+    def say_shared(self, first: int) -> bool:
+        """As `send_shared`, of a frame that the driver then writes itself, before what will be in `out`.
+
+        False, and nothing sent, where something else is there already, or the frame is not the whole of it.
+        """
+        if self.state is not OPEN or self.sending:
+            raise self._refusal()
+        if self.out or self.pacer is not None or self._mask_keys is not None:
+            return False
+        if self.extension is not None:
+            self.extension.pass_shared(first)
+        self.active = True
+        return True
+
     def pace(self, now: float) -> None:
         """Move to `out` what the peer is willing to receive by now. The driver calls it before it writes."""
         pacer = self.pacer
@@ -379,6 +398,8 @@ class Session(Receiver):
             raise self.error()
         if data is not None:
             self._check_control(data)
+        if self.keepalive is None:
+            self.keepalive = Keepalive(FOREVER, FOREVER)
         data = self.keepalive.ping(data, now)
         self._append(FIN | Opcode.PING, data)
         return data
@@ -447,7 +468,9 @@ class Session(Receiver):
         """When `expire()` wants to be called, on the clock of `now`; infinity for never."""
         if self.state is OPEN:
             if self.verdict is None:
-                due = min(self.keepalive.deadline(), self._rest_at, self._idle_at)
+                due = min(self._rest_at, self._idle_at)
+                if self.keepalive is not None:
+                    due = min(due, self.keepalive.deadline())
             else:
                 due = self._verdict_at
         elif self.state is CLOSING:
@@ -467,13 +490,14 @@ class Session(Receiver):
                 self.conclude(now)
         elif self.state is OPEN:
             keepalive = self.keepalive
-            if keepalive.is_silent(now, self.received_at, self.paused):
-                self._send_close(Close(CloseCode.INTERNAL_ERROR, "keepalive ping timeout"), now)
-                self.end("remote", keepalive.describe_silence(now))
-                return
-            ping = keepalive.next_ping(now, self.paused)
-            if ping is not None:
-                self._append(FIN | Opcode.PING, ping)
+            if keepalive is not None:
+                if keepalive.is_silent(now, self.received_at, self.paused):
+                    self._send_close(Close(CloseCode.INTERNAL_ERROR, "keepalive ping timeout"), now)
+                    self.end("remote", keepalive.describe_silence(now))
+                    return
+                ping = keepalive.next_ping(now, self.paused)
+                if ping is not None:
+                    self._append(FIN | Opcode.PING, ping)
             if now >= self._rest_at:
                 self._rest_at = now + REST
                 assert self.extension is not None

@@ -1,0 +1,22 @@
+cimport cython
+
+from . cimport calls
+from .engine cimport Engine
+
+cdef class TLS:
+    cdef public object sock, incoming, outgoing, ssl_object
+    cdef public int fd
+    cdef public bytearray sealed
+    cdef public bint more, wants_read, wants_write
+    cdef public Py_ssize_t _taken
+    cdef public bint _over
+    cdef public object _error
+
+    @cython.locals(count=Py_ssize_t)
+    cpdef bint shake(self, Engine engine) except -1
+    @cython.locals(size=Py_ssize_t, count=Py_ssize_t, opened=Py_ssize_t)
+    cpdef Py_ssize_t read(self, Engine engine, Py_ssize_t most) except -2
+    @cython.locals(done=Py_ssize_t)
+    cpdef Py_ssize_t write(self, bytearray data) except -2
+    cpdef bint flush(self) except -1
+    cpdef end(self)

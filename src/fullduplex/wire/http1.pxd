@@ -1,0 +1,1 @@
+# Nothing in here needs types: compiled, it is quicker as it stands.

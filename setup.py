@@ -3,6 +3,8 @@
 FULLDUPLEX_COMPILE=require makes a failure to compile an error, =skip leaves everything interpreted. By default it is
 tried, and where it fails all of it stays as it is: compiled modules call each other in C, so it is all or nothing. An
 editable installation stays interpreted, since what was compiled would not follow the edits.
+
+=sanitize requires it as well, and makes the form that `make sanitize` tests: the first mistake in C ends the process.
 """
 
 import os
@@ -28,6 +30,13 @@ DIRECTIVES = {
 }
 
 MODE = os.environ.get("FULLDUPLEX_COMPILE", "try")
+MUST = MODE in ("require", "sanitize")
+
+if MODE == "sanitize":
+    # CPython's own flags, which come first, turn its assertions off and let integers wrap in silence.
+    FLAGS = "-O1 -g -UNDEBUG -fno-wrapv -fno-omit-frame-pointer -fsanitize=address,undefined".split()
+    FLAGS.append("-fno-sanitize-recover=undefined")
+    DIRECTIVES["nonecheck"] = True
 
 
 def say(text: str) -> None:
@@ -38,7 +47,7 @@ class BuildOrLeave(build_ext):
     """Compile all, or leave all as it is."""
 
     def run(self) -> None:
-        if self.editable_mode and MODE != "require":
+        if self.editable_mode and not MUST:
             say("an editable installation runs interpreted")
             self.extensions = []
             return
@@ -47,7 +56,7 @@ class BuildOrLeave(build_ext):
             self._translate()
             super().run()
         except Exception as error:  # whatever it is, Python can do without
-            if MODE == "require":
+            if MUST:
                 raise
             say(f"not compiled, it will run interpreted: {error}")
             for path in map(Path, self.get_outputs()):
@@ -61,7 +70,12 @@ class BuildOrLeave(build_ext):
         from Cython.Build import cythonize
 
         found = cythonize(
-            self.extensions, compiler_directives=DIRECTIVES, build_dir=self.build_temp, quiet=True, force=True
+            self.extensions,
+            compiler_directives=DIRECTIVES,
+            emit_linenums=MODE == "sanitize",  # reports name lines of Python
+            build_dir=self.build_temp,
+            quiet=True,
+            force=True,
         )
         for extension, translated in zip(self.extensions, found, strict=True):
             extension.sources = translated.sources
@@ -71,13 +85,13 @@ def find_extensions() -> list[Extension]:
     if MODE == "skip" or sys.implementation.name != "cpython":
         say("not compiled, it will run interpreted")
         return []
+    flags = {"extra_compile_args": FLAGS, "extra_link_args": FLAGS}
     return [
-        Extension(f"fullduplex.{name}", [f"src/fullduplex/{name.replace('.', '/')}.py"], extra_compile_args=FLAGS)
-        for name in MODULES
+        Extension(f"fullduplex.{name}", [f"src/fullduplex/{name.replace('.', '/')}.py"], **flags) for name in MODULES
     ]
 
 
-if MODE not in ("try", "require", "skip"):
+if MODE not in ("try", "skip") and not MUST:
     raise SystemExit(f"FULLDUPLEX_COMPILE is require or skip, not {MODE!r}")
 
 setup(ext_modules=find_extensions(), cmdclass={"build_ext": BuildOrLeave})

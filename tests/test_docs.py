@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import re
 import shlex
 import subprocess
@@ -54,7 +55,7 @@ def test_example(example: str, tmp_path: Path) -> None:
         timeout=60,
         check=False,
         cwd=tmp_path,
-        env={"PYTHONPATH": FORM},
+        env={**os.environ, "PYTHONPATH": str(FORM)},
     )
     assert ran.returncode == 0, ran.stderr
     assert not ran.stderr

@@ -18,11 +18,12 @@ cdef extern from *:
     }
     #define fullduplex_set_size(out, size) Py_SET_SIZE((PyVarObject *) (out), size)
 
-    /* Not by a resize to 0: that has malloc cut the memory down to one byte, and keeps it. */
+    /* Not by a resize to 0: that has malloc cut the memory down to one byte, and keeps it. Since CPython 3.15 it does not,
+       and the memory is not the bytearray's own, but that of a bytes object. */
     static int fullduplex_empty(PyObject *out)
     {
         PyByteArrayObject *array = (PyByteArrayObject *) out;
-        if (array->ob_exports)
+        if (PY_VERSION_HEX >= 0x030F0000 || array->ob_exports)
             return PyByteArray_Resize(out, 0); /* BufferError, as for any change while it is looked into */
         PyObject_Free(array->ob_bytes);
         array->ob_bytes = array->ob_start = NULL;

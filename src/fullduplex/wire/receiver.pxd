@@ -43,7 +43,7 @@ cdef class Receiver:
     cdef bint _is_utf8(self, bint complete) except -1
     cdef _deliver(self, bint complete)
     cdef _fail_decoded(self)
-    cdef _fail_too_big(self, long long length)
+    cdef _fail_too_big(self, length)
     cpdef stream(self)
     cpdef skip(self)
     cpdef drop(self, Py_ssize_t kept)

@@ -90,9 +90,9 @@ class World:
         await until(lambda: sum(len(server.connections) + len(server._opening) for server in servers) == staying)
         await until(lambda: len(asyncio.all_tasks()) == 1 + len(self.handling._handlers) + len(self.secure._handlers))
         # A deadline that was not needed leaves an empty slot until its time comes.
-        wheel = get_engine().wheel
-        for timed in wheel.due(float("inf")):
-            wheel.add(timed)
+        engine = get_engine()
+        for timed in engine.wheel.due(float("inf"), engine._find):
+            engine.wheel.add(timed)
         # asyncio forgets cancelled timers once there are many of them.
         for _ in range(200):
             asyncio.get_running_loop().call_later(60, print).cancel()

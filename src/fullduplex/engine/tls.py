@@ -67,7 +67,7 @@ class TLS:
         return done
 
     def read(self, engine: Engine, most: int) -> int:
-        """Read so much at most into the engine's buffer: its size, 0 at the end, -1 if there is none. Raises OSError."""
+        """Read into the engine's buffer, no more than that: how much, 0 at the end, -1 if nothing. Raises OSError."""
         if self._over:
             return calls.read(self.sock, self.fd, engine.buffer)  # nobody listens any more
         if self._error is not None:

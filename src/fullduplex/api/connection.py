@@ -261,10 +261,10 @@ class Connection(BaseConnection):
             session.send(first, payload, compress)
             if not link.corked:
                 link.touch()
-            size = len(session.out)
-            if size < GATHER and not link.is_blocked():
+            if len(session.out) < GATHER and not link.is_blocked():
                 return DONE
             link.flush()
+            size = FAIR  # many have gathered, which took longer than their bytes tell
         return self._press(size, self.backlog is None or self.backlog.policy is Policy.WAIT)
 
     def _press(self, size: int, may_wait: bool) -> Awaitable[None]:
@@ -273,8 +273,7 @@ class Connection(BaseConnection):
         if link.is_blocked():
             if may_wait and self.lags():
                 return Later(self._drain)
-            if link.buffered() < GATHER:
-                return DONE
+            return DONE if link.buffered() < GATHER else Later(_yield)
         self._unfair += size
         if self._unfair < FAIR:
             return DONE
@@ -366,7 +365,7 @@ class Connection(BaseConnection):
         link.touch()
         if not fin and (len(session.out) >= GATHER or link.is_blocked()):
             link.flush()
-            await self._press(len(payload), True)
+            await self._press(FAIR, True)
 
     # Ping, pong, close.
 

@@ -30,9 +30,9 @@ MAX_QUEUE: Final = 16
 MAX_QUEUE_SIZE: Final = 1_048_576
 WRITE_LIMIT: Final = 32_768
 # Output gathers up to here before it is written out of turn; a message of this size is not gathered at all, but written
-# from where it is. A task that sends more than the latter without ever waiting lets others run.
+# from where it is. A task that sends more than FAIR without ever waiting lets others run.
 GATHER: Final = 32_768
-FAIR: Final = 1_048_576
+FAIR: Final = 262_144
 
 # Time.
 OPEN_TIMEOUT: Final = 10.0

@@ -216,6 +216,41 @@ def test_the_network_fails_under_what_many_are_sent(bench: Bench, large: bool) -
     assert other.read_frames() == binary(b"a")
 
 
+def unscripted(bench: Bench) -> Owner:
+    """A link whose socket the compiled form writes to by itself."""
+    sock, peer = socket.socketpair()
+    for each in (sock, peer):
+        each.setblocking(False)
+    bench.peers.append(peer)
+    owner = bench.link(sock=sock)
+    owner.peer = peer
+    return owner
+
+
+def test_a_large_frame_for_many(bench: Bench) -> None:
+    owners = [unscripted(bench) for _ in range(3)]
+    tell(owners, MEBI)
+    tell(owners[:1], b"a")
+    bench.tick()
+    assert all(owner.link.is_blocked() for owner in owners)
+    came = [b""] * 3
+    while any(owner.link.buffered() for owner in owners):
+        came = [data + owner.read() for data, owner in zip(came, owners, strict=True)]
+        bench.settle()
+    came = [data + owner.read() for data, owner in zip(came, owners, strict=True)]
+    assert came == [frame(BINARY, MEBI) + frame(BINARY, b"a"), frame(BINARY, MEBI), frame(BINARY, MEBI)]
+
+
+def test_the_peer_is_gone_when_many_are_told(bench: Bench) -> None:
+    owner, other = unscripted(bench), unscripted(bench)
+    owner.link.pause_reading()  # it is not seen before
+    owner.peer.close()
+    tell([owner, other], b"a")
+    bench.settle()
+    assert owner.heard == [("ended", "BrokenPipeError")]
+    assert other.read_frames() == binary(b"a")
+
+
 def test_who_is_paced_or_a_client_shares_no_frame(bench: Bench) -> None:
     paced, client = bench.link(extension=Paced(1000.0)), bench.link(server=False)
     tell([paced, client], b"a")

@@ -19,12 +19,12 @@ cdef class Engine(Watcher):
     cdef public dict acceptors
     cdef public int _epoll
     cdef public Py_ssize_t _count
-    cdef public bytearray buffer, sealed
+    cdef public bytearray buffer
     cdef public double now, spell, _wake_at
     cdef public bint closed, _ticking, _asked
     cdef public set _unwatched, _again
     cdef public list _graveyard, _knocking
-    cdef public object _dirty
+    cdef public list _dirty
     cdef public bytearray _told
     cdef public bint _telling
     cdef public Py_ssize_t _tell_next
@@ -46,9 +46,8 @@ cdef class Engine(Watcher):
     cpdef serve_again(self, Link link)
     @cython.locals(link=Link)
     cdef _serve_again(self)
-    @cython.locals(link=Link, end=double, count=int)
+    @cython.locals(dirty=list, link=Link, end=double, count=int)
     cdef _flush(self)
     @cython.locals(told=bytearray, link=Link, fd=Py_ssize_t, end=double, count=int)
     cdef _tell(self)
-    cdef _flush_one(self, Link link)
     cdef _expire(self)

@@ -17,7 +17,6 @@ import logging
 import os
 import socket
 import time
-from collections import deque
 from collections.abc import Callable
 from typing import Final, Protocol
 
@@ -26,12 +25,12 @@ from . import calls
 from .link import Link
 from .poller import READ, WRITE, Poller, Watcher, make_poller, system
 from .timers import NEVER, NO_SLOT, Timed, Wheel
-from .tls import PORTION
 
 # What one socket may bring in one tick, so that none can hog it.
 BUFFER: Final = 131_072
-# Sockets served in one tick, and connections accepted from one listening socket.
-BATCH: Final = 512
+# Sockets served at once, before what was said to them leaves: together, so that a peer that sleeps, or the system under it,
+# is woken once. Connections accepted from one listening socket, likewise.
+BATCH: Final = 32
 # Seconds that a tick goes on for while there is more to serve: a trip through the event loop costs as much as serving
 # some sockets, and so long nobody else in the loop has its turn.
 SPELL: Final = 0.001
@@ -103,13 +102,12 @@ class Engine(Watcher):
         self.wheel = Wheel()
         self.buffer = bytearray(BUFFER)
         self.view = memoryview(self.buffer)
-        self.sealed = bytearray(PORTION)  # what TLS reads of a socket
         self.now = self.time()
         self.spell = SPELL
         self.closed = False
         self._ticking = False
         self._unwatched: set[int] = set()
-        self._dirty: deque[Link] = deque()
+        self._dirty: list[Link] = []
         self._told = bytearray()  # by descriptors: 1 for whose link was given a shared frame
         self._telling = False  # there are some
         self._tell_next = 0  # the descriptor to go on with
@@ -294,15 +292,19 @@ class Engine(Watcher):
 
     def _flush(self) -> None:
         """Write what was said elsewhere, the first first, for a slice of time; the rest comes in the next tick."""
-        dirty = self._dirty
+        dirty, self._dirty = self._dirty, []
         end = self.time() + SLICE
         count = 0
-        while dirty:
-            link = dirty.popleft()
+        for link in dirty:
             link.dirty = False
-            self._flush_one(link)
+            try:
+                if link.fd >= 0:
+                    link.flush()
+            except Exception as error:
+                self._broken(link, error)
             count += 1
             if count % LOOK == 0 and self.time() >= end:
+                self._dirty = dirty[count:] + self._dirty
                 break
 
     def _tell(self) -> None:
@@ -311,27 +313,25 @@ class Engine(Watcher):
         end = self.time() + SLICE
         count = 0
         while True:
-            fd = told.find(1, self._tell_next)
+            fd = self._tell_next
+            if fd >= len(told) or not told[fd]:
+                fd = told.find(1, fd)
             if fd < 0:  # from the beginning again
                 fd = told.find(1)
-                if fd < 0:
-                    self._telling = False
-                    break
+            if fd < 0:
+                self._telling = False
+                break
             told[fd] = 0
             self._tell_next = fd + 1
             link = self.links[fd]
-            if link is not None and link.shared is not None:
-                self._flush_one(link)
+            if link is not None:
+                try:
+                    link.write_shared()
+                except Exception as error:
+                    self._broken(link, error)
             count += 1
             if count % LOOK == 0 and self.time() >= end:
                 break
-
-    def _flush_one(self, link: Link) -> None:
-        try:
-            if link.fd >= 0:
-                link.flush()
-        except Exception as error:
-            self._broken(link, error)
 
     def _expire(self) -> None:
         for timed in self.wheel.due(self.now, self._find):

@@ -20,14 +20,16 @@ cdef class Owner:
     cpdef ended(self, error)
 
 cdef class Link:
+    # Together, in one cache line: what a broadcast looks at.
     cdef public object sock
-    cdef public Owner owner
+    cdef public bytes shared
+    cdef public int fd, _direct
+    cdef public TLS tls
     cdef public Engine engine
     cdef public Session session
-    cdef public bytes shared
-    cdef public TLS tls
     cdef public bytearray unsent
-    cdef public int fd, _direct, ending
+    cdef public Owner owner
+    cdef public int ending
     cdef public flag connecting, established, reading, resting, corked, dirty, draining
     cdef public long long slot
     cdef public double open_deadline, slow_since
@@ -57,7 +59,7 @@ cdef class Link:
     @cython.locals(session=Session)
     cpdef send_shared(self, int first, payload, bytes frame)
     @cython.locals(shared=bytes, sent=Py_ssize_t)
-    cdef _write_shared(self, bytearray out)
+    cpdef write_shared(self)
     @cython.locals(out=bytearray, sent=Py_ssize_t, head=Py_ssize_t)
     cpdef flush_with(self, payload)
     @cython.locals(tls=TLS, unsent=bytearray, sent=Py_ssize_t)

@@ -178,8 +178,10 @@ class Link:
                 engine.serve_again(self)
         finally:
             self.corked = False
-        if session.out or self.ending or session.pacer is not None:
+        if self.ending or session.pacer is not None:
             self.flush()
+        elif session.out:
+            self.touch()
 
     def _half_ended(self) -> None:
         """The peer has ended its half of TCP. What is still to be said goes to the other half first."""
@@ -294,11 +296,8 @@ class Link:
                 self.engine.wheel.add(self)
             out = session.out
             if self.shared is not None:
-                try:
-                    self._write_shared(out)
-                except OSError as error:
-                    self._lost(error)
-                    return
+                out[:0] = self.shared
+                self.shared = None
             if out:
                 try:
                     sent = self._write(out)
@@ -331,16 +330,25 @@ class Link:
             self.engine.add_told(self)
         else:
             session.send_shared(first, payload, frame)
-            if self.shared is None:
-                self.touch()
+            self.touch()
 
-    def _write_shared(self, out: bytearray) -> None:
-        """Write the shared frame, and put into `out` what is left of it. Raises OSError."""
-        shared, self.shared = self.shared, None
-        assert shared is not None
-        sent = 0 if out or self.tls is not None else calls.write_shared(self.sock, self._direct, shared)
-        if sent < len(shared):
-            out[:0] = shared[sent:]
+    def write_shared(self) -> None:
+        """Write the shared frame, if it has not left yet, without a look at anything else of the connection."""
+        shared = self.shared
+        if shared is None:
+            return
+        sent = 0
+        if self.tls is None:
+            try:
+                sent = calls.write_bytes(self.sock, self._direct, shared)
+            except OSError as error:
+                self._lost(error)
+                return
+        if sent == len(shared):
+            self.shared = None
+        else:
+            self.shared = shared[sent:]
+            self.flush()
 
     def flush_with(self, payload: bytes | bytearray | memoryview) -> None:
         """Write what the session has to say and, behind it, a payload, which is copied only if it has to wait."""
@@ -441,7 +449,7 @@ class Link:
                     raise OSError(code, f"cannot connect: {os.strerror(code)}")
                 self.connecting = False
             tls = self.tls
-            self.established = tls is None or tls.shake(self.engine)
+            self.established = tls is None or tls.shake()
         except OSError as error:
             self._lost(error)
             return

@@ -32,7 +32,20 @@ def test_read(pair: Pair) -> None:
     assert calls.read(one, one.fileno(), buffer) == 0
 
 
-@pytest.mark.parametrize(("write", "kind"), [(calls.write, bytearray), (calls.write_shared, bytes)])
+def test_read_bytes(pair: Pair) -> None:
+    one, other = pair
+    assert calls.read_bytes(one, one.fileno(), 4) is None
+    other.sendall(b"abcdef")
+    other.close()
+    assert calls.read_bytes(one, one.fileno(), 4) == b"abcd"
+    assert calls.read_bytes(one, one.fileno(), 1 << 20) == b"ef"
+    assert calls.read_bytes(one, one.fileno(), 4) == b""
+    one.close()
+    with pytest.raises(OSError):
+        calls.read_bytes(one, -1, 4)
+
+
+@pytest.mark.parametrize(("write", "kind"), [(calls.write, bytearray), (calls.write_bytes, bytes)])
 def test_write(pair: Pair, write: Any, kind: Any) -> None:
     one, other = pair
     assert write(one, one.fileno(), kind(b"abc")) == 3

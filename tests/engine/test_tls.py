@@ -37,9 +37,9 @@ class Ends:
         self.client = TLS(self.peer, self.peer.fileno(), client, False, "localhost")
 
     def shake(self) -> None:
-        client, server = (end.shake(self.engine) for end in (self.client, self.server))
+        client, server = (end.shake() for end in (self.client, self.server))
         while not (client and server):
-            client, server = client or self.client.shake(self.engine), server or self.server.shake(self.engine)
+            client, server = client or self.client.shake(), server or self.server.shake()
         assert self.read(self.client) == b""  # session tickets
 
     def read(self, end: TLS, most: int = MOST) -> bytes:
@@ -180,10 +180,10 @@ def test_nothing_but_rubbish(shaken: Ends) -> None:
 
 
 def test_the_peer_leaves_in_the_handshake(ends: Ends) -> None:
-    assert not ends.client.shake(ends.engine)
+    assert not ends.client.shake()
     ends.sock.shutdown(socket.SHUT_WR)
     with pytest.raises(ssl.SSLEOFError):
-        ends.client.shake(ends.engine)
+        ends.client.shake()
 
 
 # OpenSSL by script.
@@ -196,7 +196,7 @@ class Scripted:
         self.tls = TLS(self.sock, -1, self.openssl, True, None)  # type: ignore[arg-type]
         self.tls.flush()
         self.peer.send(b"hello")
-        assert self.tls.shake(bench.engine)
+        assert self.tls.shake()
         assert self.peer.recv(100) == b"hello"
 
 
@@ -213,10 +213,10 @@ def test_a_handshake_that_cannot_write(bench: Bench) -> None:
         tls = TLS(sock, -1, Shaken(), True, None)  # type: ignore[arg-type]
         sock.script["send"] = [2, BlockingIOError()]
         peer.send(b"hello")
-        assert not tls.shake(bench.engine)
+        assert not tls.shake()
         assert (tls.wants_write, bytes(tls.sealed)) == (True, b"llo")
-        assert not tls.shake(bench.engine)
-        assert tls.shake(bench.engine)
+        assert not tls.shake()
+        assert tls.shake()
         assert not tls.wants_write
 
 

@@ -1,7 +1,7 @@
 # The leaves in C; `calls.py` says what each does.
 
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.exc cimport PyErr_SetFromErrno
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.errno cimport EAGAIN, EINTR, errno
@@ -52,6 +52,22 @@ cdef inline Py_ssize_t read(object sock, int fd, bytearray buffer) except -2:
     return count
 
 
+cdef inline bytes read_bytes(object sock, int fd, Py_ssize_t most):
+    cdef char buffer[32768]
+    cdef Py_ssize_t count
+    if fd < 0:
+        try:
+            return sock.recv(most)
+        except (BlockingIOError, InterruptedError):
+            return None
+    count = c_recv(fd, buffer, min(most, <Py_ssize_t> sizeof(buffer)), 0)
+    if count < 0:
+        if errno == EAGAIN or errno == EINTR:
+            return None
+        PyErr_SetFromErrno(OSError)
+    return PyBytes_FromStringAndSize(buffer, count)
+
+
 cdef inline Py_ssize_t write(object sock, int fd, bytearray data) except -2:
     cdef Py_ssize_t count
     if fd < 0:
@@ -67,7 +83,7 @@ cdef inline Py_ssize_t write(object sock, int fd, bytearray data) except -2:
     return count
 
 
-cdef inline Py_ssize_t write_shared(object sock, int fd, bytes data) except -2:
+cdef inline Py_ssize_t write_bytes(object sock, int fd, bytes data) except -2:
     cdef Py_ssize_t count
     if fd < 0:
         try:

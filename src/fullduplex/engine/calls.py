@@ -19,6 +19,14 @@ def read(sock: socket.socket, fd: int, buffer: bytearray) -> int:
         return -1
 
 
+def read_bytes(sock: socket.socket, fd: int, most: int) -> bytes | None:
+    """Read at most so many bytes, or 32 KiB: b"" at the end, None if there are none now. Raises OSError."""
+    try:
+        return sock.recv(most)
+    except (BlockingIOError, InterruptedError):
+        return None
+
+
 def write(sock: socket.socket, fd: int, data: bytearray) -> int:
     """Write of `data` so many bytes as the kernel takes. Raises OSError."""
     try:
@@ -27,8 +35,8 @@ def write(sock: socket.socket, fd: int, data: bytearray) -> int:
         return 0
 
 
-def write_shared(sock: socket.socket, fd: int, data: bytes) -> int:
-    """The same for bytes that many sockets are sent."""
+def write_bytes(sock: socket.socket, fd: int, data: bytes) -> int:
+    """The same for bytes."""
     try:
         return sock.send(data)
     except (BlockingIOError, InterruptedError):

@@ -4,7 +4,7 @@ from . cimport calls
 from .engine cimport Engine
 
 cdef class TLS:
-    cdef public object sock, incoming, outgoing, ssl_object
+    cdef public object sock, incoming, outgoing, ssl_object, _openssl
     cdef public int fd
     cdef public bytearray sealed
     cdef public bint more, wants_read, wants_write
@@ -12,12 +12,12 @@ cdef class TLS:
     cdef public bint _over
     cdef public object _error
 
-    @cython.locals(count=Py_ssize_t)
-    cpdef bint shake(self, Engine engine) except -1
-    @cython.locals(size=Py_ssize_t, count=Py_ssize_t, opened=Py_ssize_t)
+    @cython.locals(data=bytes)
+    cpdef bint shake(self) except -1
+    @cython.locals(data=bytes, size=Py_ssize_t, count=Py_ssize_t, opened=Py_ssize_t)
     cpdef Py_ssize_t read(self, Engine engine, Py_ssize_t most) except -2
     @cython.locals(done=Py_ssize_t, whole=bint)
     cpdef Py_ssize_t write(self, bytearray data) except -2
-    @cython.locals(sealed=bytearray)
+    @cython.locals(sealed=bytearray, data=bytes, sent=Py_ssize_t)
     cpdef bint flush(self) except -1
     cpdef end(self)

@@ -1,7 +1,7 @@
 """TLS between a link and its socket. OpenSSL works in memory; the socket is read and written here.
 
-    socket -> `Engine.sealed` -> incoming -> OpenSSL -> `Engine.buffer`      one read for all the records that are there
-    socket <- `TLS.sealed`    <- outgoing <- OpenSSL <- `Session.out`        one write, likewise
+    socket -> incoming -> OpenSSL -> `Engine.buffer`      one read for all the records that are there
+    socket <- outgoing <- OpenSSL <- `Session.out`        one write, likewise
 
 OpenSSL could have the socket itself. Then it asks the kernel twice for each record, for its head and for the rest.
 
@@ -13,7 +13,7 @@ from __future__ import annotations
 import socket
 import ssl
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from . import calls
 
@@ -30,7 +30,9 @@ class TLS:
     `ssl_object` is for whoever wants to know the peer's certificate, or the cipher.
     """
 
-    __slots__ = "sock fd incoming outgoing ssl_object sealed more wants_read wants_write _taken _over _error".split()
+    __slots__ = (
+        "sock fd incoming outgoing ssl_object _openssl sealed more wants_read wants_write _taken _over _error"
+    ).split()
 
     def __init__(
         self, sock: socket.socket, fd: int, context: ssl.SSLContext, server: bool, hostname: str | None
@@ -40,6 +42,7 @@ class TLS:
         self.incoming = ssl.MemoryBIO()
         self.outgoing = ssl.MemoryBIO()
         self.ssl_object = context.wrap_bio(self.incoming, self.outgoing, server_side=server, server_hostname=hostname)
+        self._openssl: Any = getattr(self.ssl_object, "_sslobj", self.ssl_object)  # which it passes all on to
         self.sealed = bytearray()  # what the kernel has not taken
         self.more = False  # there may be something to read, whatever the kernel says
         self.wants_read = False
@@ -48,14 +51,14 @@ class TLS:
         self._over = False  # our half is ended
         self._error: OSError | None = None  # what came behind the bytes that were read last
 
-    def shake(self, engine: Engine) -> bool:
+    def shake(self) -> bool:
         """Go on with the handshake: whether it is complete. Raises OSError."""
         done = False
         if self.flush():
-            count = calls.read(self.sock, self.fd, engine.sealed)
-            if count > 0:
-                self.incoming.write(engine.sealed[:count])
-            elif not count:
+            data = calls.read_bytes(self.sock, self.fd, PORTION)
+            if data:
+                self.incoming.write(data)
+            elif data is not None:
                 self.incoming.write_eof()
             try:
                 self.ssl_object.do_handshake()
@@ -75,19 +78,20 @@ class TLS:
         if self.wants_write:
             return -1
         self.wants_read = False
-        size, count = 0, len(engine.sealed)
+        size, count = 0, PORTION
         try:
             while size < most:
                 if not self.more:
-                    if count < len(engine.sealed):
+                    if count < PORTION:
                         break
-                    count = calls.read(self.sock, self.fd, engine.sealed)
-                    if count <= 0:
-                        return size or count  # an end is there again next time
-                    self.incoming.write(engine.sealed[:count])
+                    data = calls.read_bytes(self.sock, self.fd, PORTION)
+                    if not data:
+                        return size or (-1 if data is None else 0)  # an end is there again next time
+                    self.incoming.write(data)
+                    count = len(data)
                 try:
                     view = engine.view[size:] if size else engine.view
-                    opened: int = self.ssl_object.read(most - size, view)  # type: ignore[assignment]  # it fills a view
+                    opened: int = self._openssl.read(most - size, view)
                 except ssl.SSLWantReadError:
                     self.more = False
                     continue
@@ -114,7 +118,7 @@ class TLS:
         while done < len(data) and not self.sealed and not self.wants_read:
             try:
                 whole = not done and len(data) <= PORTION
-                done += self.ssl_object.write(data if whole else data[done : done + PORTION])
+                done += self._openssl.write(data if whole else data[done : done + PORTION])
             except ssl.SSLWantReadError:
                 self.wants_read = True
             self.flush()
@@ -124,9 +128,14 @@ class TLS:
     def flush(self) -> bool:
         """Send what is sealed: whether all of it has left. Raises OSError."""
         sealed = self.sealed
-        sealed += self.outgoing.read()
+        data = self.outgoing.read()
         if sealed:
+            sealed += data
             del sealed[: calls.write(self.sock, self.fd, sealed)]
+        elif data:
+            sent = calls.write_bytes(self.sock, self.fd, data)
+            if sent < len(data):
+                sealed += data[sent:]
         return not sealed
 
     def end(self) -> None:

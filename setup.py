@@ -16,7 +16,8 @@ from setuptools.command.build_ext import build_ext
 
 # What is compiled; there is no other list of it.
 MODULES = """
-    wire.codec wire.keepalive wire.receiver wire.session wire.headers wire.http1 wire.handshake
+    wire.codec wire.keepalive wire.extensions wire.deflate wire.receiver wire.session wire.headers wire.http1
+    wire.handshake
     engine.poller engine.timers engine.tls engine.link engine.engine
     api.awaitables api.base api.broadcast api.connection api.opening api.server
 """.split()

@@ -28,8 +28,8 @@ from .timers import NEVER, NO_SLOT, Timed, Wheel
 
 # What one socket may bring in one tick, so that none can hog it.
 BUFFER: Final = 131_072
-# Sockets served at once, before what was said to them leaves: together, so that a peer that sleeps, or the system under it,
-# is woken once. Connections accepted from one listening socket, likewise.
+# Sockets served at once, before what was said to them leaves: together, so that a peer which sleeps is woken once and
+# not by each of them. Connections accepted from one listening socket, likewise.
 BATCH: Final = 32
 # Seconds that a tick goes on for while there is more to serve: a trip through the event loop costs as much as serving
 # some sockets, and so long nobody else in the loop has its turn.
@@ -294,15 +294,13 @@ class Engine(Watcher):
         """Write what was said elsewhere, the first first, for a slice of time; the rest comes in the next tick."""
         dirty, self._dirty = self._dirty, []
         end = self.time() + SLICE
-        count = 0
-        for link in dirty:
+        for count, link in enumerate(dirty, 1):
             link.dirty = False
             try:
                 if link.fd >= 0:
                     link.flush()
             except Exception as error:
                 self._broken(link, error)
-            count += 1
             if count % LOOK == 0 and self.time() >= end:
                 self._dirty = dirty[count:] + self._dirty
                 break

@@ -25,10 +25,19 @@ MASK: Final = 0x80
 LENGTH: Final = 0x7F
 
 MAX_HEAD: Final = 14
+# The largest length that a frame can declare: its highest bit is 0. Section 5.2.
+NO_LIMIT: Final = 2**63 - 1
+
+# Opcodes as plain numbers, which are the quicker to compare with.
+CONT: Final = int(Opcode.CONT)
+TEXT: Final = int(Opcode.TEXT)
+BINARY: Final = int(Opcode.BINARY)
+CLOSE: Final = int(Opcode.CLOSE)
+PONG: Final = int(Opcode.PONG)
 
 # The first byte of a message in one frame.
-TEXT_FRAME: Final = FIN | Opcode.TEXT
-BINARY_FRAME: Final = FIN | Opcode.BINARY
+TEXT_FRAME: Final = FIN | TEXT
+BINARY_FRAME: Final = FIN | BINARY
 
 # Mask keys come from the system's strong source, a page at a time. Section 5.3; no key is used twice.
 _PAGE: Final = 4096
@@ -79,22 +88,22 @@ def broken_rule(first: int, second: int, server: bool, continues: bool, rsv: int
     opcode = first & OPCODE
     if first & RSV & ~rsv:
         return "a reserved bit is set, and no extension gives it a meaning (section 5.2)"
-    if first & RSV and (opcode >= Opcode.CLOSE or opcode == Opcode.CONT):
+    if first & RSV and (opcode >= CLOSE or opcode == CONT):
         return "a reserved bit is set on a frame that does not begin a message (RFC 7692, section 6.1)"
-    if opcode > Opcode.PONG or Opcode.BINARY < opcode < Opcode.CLOSE:
+    if opcode > PONG or BINARY < opcode < CLOSE:
         return f"reserved opcode {opcode} (section 5.2)"
     if server and not second & MASK:
         return "a client's frame is not masked (section 5.1)"
     if not server and second & MASK:
         return "a server's frame is masked (section 5.1)"
-    if opcode >= Opcode.CLOSE:
+    if opcode >= CLOSE:
         if not first & FIN:
             return "a control frame is fragmented (section 5.5)"
         if second & ~MASK > MAX_CONTROL:
             return "a control frame is longer than 125 bytes (section 5.5)"
-    elif opcode == Opcode.CONT and not continues:
+    elif opcode == CONT and not continues:
         return "a continuation frame without a message to continue (section 5.4)"
-    elif opcode != Opcode.CONT and continues:
+    elif opcode != CONT and continues:
         return "a new message inside a fragmented one (section 5.4)"
     return ""
 

@@ -52,7 +52,7 @@ _BITS: Final = re.compile(r"[89]|1[0-5]")  # section 7.1.2: 8 to 15, without lea
 
 _SYNC_FLUSH: Final = 2  # the same number in all of them
 _TAIL: Final = b"\x00\x00\xff\xff"  # section 7.2.1
-_FINAL_BLOCK: Final = b"\x01\x00\x00\xff\xff"  # and nothing in it
+_END: Final = _TAIL + b"\x01\x00\x00\xff\xff"  # ... and a final block with nothing in it
 _NOTHING: Final = b"\x00"  # section 7.2.3.6: a block with nothing in it, without its tail
 
 # Inflated in pieces of so many bytes: a message that is over its limit has taken at most one more when it is noticed.
@@ -392,7 +392,7 @@ class Deflate(Extension):
         In the middle of one it would take the tail for data, or wait for more. zlib tells neither in another way.
         """
         inflater = self._inflater
-        if inflater.decompress(_TAIL + _FINAL_BLOCK, 1) or not inflater.eof or inflater.unused_data:
+        if inflater.decompress(_END, 1) or not inflater.eof or inflater.unused_data:
             rule = "a compressed message that ends in the middle of a block (RFC 7692, section 7.2.1)"
             raise ProtocolError(CloseCode.INVALID_DATA, rule)
         self._inflater = None

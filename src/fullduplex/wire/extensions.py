@@ -17,6 +17,7 @@ import re
 from collections.abc import Hashable, Iterable, Sequence
 from typing import Final, TypeAlias
 
+from .codec import NO_LIMIT
 from .errors import InvalidHeader, NegotiationError, excerpt
 from .headers import TOKEN, is_token
 
@@ -150,7 +151,7 @@ class Stack(Extension):
 
 def widened(limit: int) -> int:
     """How many bytes the encoding of `limit` bytes may have: what cannot be made smaller grows a little."""
-    return 2 * limit + 1024
+    return min(2 * limit + 1024, NO_LIMIT)
 
 
 # Negotiation, section 9.1.

@@ -1,9 +1,10 @@
 cimport cython
 
 from . cimport leaves
+from .extensions cimport Extension
 from .flags cimport flag
 
-cdef int BINARY_FRAME, TEXT_FRAME, FIN, MASK, OPCODE, RSV
+cdef int BINARY_FRAME, CLOSE, CONT, FIN, MASK, OPCODE, RSV, TEXT, TEXT_FRAME
 
 cdef class Fragment:
     cdef public object data
@@ -12,7 +13,8 @@ cdef class Fragment:
 cdef class Receiver:
     cdef public flag server, _fin, _encoded, _sees_all, _skipping, streaming, deaf, active
     cdef public long long max_size, max_frame, max_fragments
-    cdef public object extension, meter
+    cdef public Extension extension
+    cdef public object meter
     cdef public double received_at
     cdef public bytes _stash, _key, _control
     cdef public int _opcode, _message_opcode, _rsv
@@ -36,11 +38,14 @@ cdef class Receiver:
     cdef Py_ssize_t _receive_frame(self, bytearray data, Py_ssize_t at, Py_ssize_t size) except -1
     @cython.locals(held=Py_ssize_t, head=bytes, need=int, opcode=int)
     cdef Py_ssize_t _receive_head(self, bytearray data, Py_ssize_t at, Py_ssize_t size) except -1
+    @cython.locals(opcode=int, extension=Extension)
     cdef bint _begin_data(self, int first, long long length) except -1
     @cython.locals(length=Py_ssize_t, key=bytes, complete=bint, is_plain=bint, piece=bytearray, message=bytearray)
     cdef Py_ssize_t _receive_payload(self, bytearray data, Py_ssize_t at, Py_ssize_t size) except -1
+    @cython.locals(extension=Extension)
     cdef bytes _decode(self, piece, bint complete)
     cdef bint _is_utf8(self, bint complete) except -1
+    @cython.locals(message=bytearray)
     cdef _deliver(self, bint complete)
     cdef _fail_decoded(self)
     cdef _fail_too_big(self, length)

@@ -10,19 +10,29 @@ declared. What an extension has encoded is decoded piece by piece as it comes, s
 from __future__ import annotations
 
 import codecs
-from typing import Final
 
 from . import leaves
-from .codec import BINARY_FRAME, FIN, MASK, MAX_HEAD, OPCODE, RSV, TEXT_FRAME, broken_rule, head_length, head_size
+from .codec import (
+    BINARY_FRAME,
+    CLOSE,
+    CONT,
+    FIN,
+    MASK,
+    MAX_HEAD,
+    NO_LIMIT,
+    OPCODE,
+    RSV,
+    TEXT,
+    TEXT_FRAME,
+    broken_rule,
+    head_length,
+    head_size,
+)
 from .errors import PayloadTooBig, ProtocolError
 from .extensions import Extension, widened
 from .limits import MAX_QUEUE_SIZE, SMALL_FRAGMENT
-from .opcodes import CloseCode, Opcode, is_sendable
+from .opcodes import CloseCode, is_sendable
 from .rate import Meter
-
-NO_LIMIT: Final = 2**63 - 1
-
-CLOSE: Final = int(Opcode.CLOSE)
 
 
 class Fragment:
@@ -163,7 +173,7 @@ class Receiver:
                         try:
                             message = leaves.text(data, start, stop, masked)
                         except UnicodeDecodeError as error:
-                            self._fail(CloseCode.INVALID_DATA, f"invalid UTF-8 in a text message: {error.reason}")
+                            self._fail_utf8(error)
                             break
                     inbox.append(message)
                     total += len(message)
@@ -214,7 +224,7 @@ class Receiver:
             self._fail(CloseCode.PROTOCOL_ERROR, "a length that is not in its shortest form (section 5.2)")
         elif length >= 2**63:
             self._fail(CloseCode.PROTOCOL_ERROR, "a length with its highest bit set (section 5.2)")
-        elif opcode >= Opcode.CLOSE or self._begin_data(head[0], length):
+        elif opcode >= CLOSE or self._begin_data(head[0], length):
             self._opcode = opcode
             self._fin = head[0] & FIN != 0
             self._key = head[need - 4 : need] if self.server else b""
@@ -224,7 +234,7 @@ class Receiver:
     def _begin_data(self, first: int, length: int) -> bool:
         """Tell whether a data frame of this length may come."""
         opcode = first & OPCODE
-        if opcode != Opcode.CONT:
+        if opcode != CONT:
             extension = self.extension
             self._encoded = extension is not None and (self._sees_all or first & self._rsv != 0)
             if self._encoded:
@@ -274,7 +284,8 @@ class Receiver:
                 message += self._decode(bytes(piece), complete)
                 if self.deaf:
                     return size
-            if self._message_opcode == Opcode.TEXT and not self._is_utf8(complete):
+            at_once = complete and not self._valid  # then it is checked when it is delivered
+            if self._message_opcode == TEXT and not at_once and not self._is_utf8(complete):
                 return size
             if not self._remaining:
                 self._remaining = -1
@@ -284,10 +295,11 @@ class Receiver:
 
     def _decode(self, piece: bytes, complete: bool) -> bytes:
         """What the extension makes of a piece of a message; nothing if that breaks a rule."""
-        assert self.extension is not None
+        extension = self.extension
+        assert extension is not None
         left = self.max_size - self._message_size
         try:
-            piece = self.extension.decode(piece, complete, left)
+            piece = extension.decode(piece, complete, left)
         except PayloadTooBig:
             self._fail_decoded()
             return b""
@@ -320,21 +332,30 @@ class Receiver:
             if message[self._valid : self._valid + 1] == b"\xed" and message[self._valid + 1 :] >= b"\xa0":
                 str(message[self._valid :] + b"\x80", "utf-8")
         except UnicodeDecodeError as error:
-            self._fail(CloseCode.INVALID_DATA, f"invalid UTF-8 in a text message: {error.reason}")
+            self._fail_utf8(error)
             return False
         return True
+
+    def _fail_utf8(self, error: UnicodeDecodeError) -> None:
+        self._fail(CloseCode.INVALID_DATA, f"invalid UTF-8 in a text message: {error.reason}")
 
     def _deliver(self, complete: bool) -> None:
         """Move the message in progress, or while `streaming` the part of it that can be shown, to the inbox."""
         message = self._message
         assert message is not None
         data: str | bytes
-        if self._message_opcode == Opcode.TEXT:
+        rest = bytearray()
+        if self._message_opcode != TEXT:
+            data = bytes(message)
+        elif complete and not self._valid:
+            try:
+                data = str(message, "utf-8")
+            except UnicodeDecodeError as error:
+                self._fail_utf8(error)
+                return
+        else:
             data = str(memoryview(message)[: self._valid], "utf-8")
             rest = message[self._valid :]
-        else:
-            data = bytes(message)
-            rest = bytearray()
         if not self._skipping:
             self.inbox.append(Fragment(data, complete) if self.streaming else data)
             self.inbox_size += len(data)

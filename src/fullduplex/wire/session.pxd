@@ -2,6 +2,7 @@ cimport cython
 
 from . cimport leaves
 from .codec cimport MaskKeys
+from .extensions cimport Extension
 from .flags cimport flag
 from .keepalive cimport Keepalive
 from .receiver cimport Receiver
@@ -9,12 +10,14 @@ from .receiver cimport Receiver
 cdef object CLOSED, CLOSING, CONNECTING, OPEN
 
 cdef class Session(Receiver):
-    cdef public object limits, state, rcvd, sent, rcvd_then_sent, verdict, failure, pacer
-    cdef public double close_timeout, resume_at, _controls_since, _verdict_at, _close_at, _rest_at, _idle_at
+    # Together: what sending looks at.
+    cdef public object state, pacer
     cdef public MaskKeys _mask_keys
-    cdef public flag paused, blocked, attention
-    cdef public int sending, _controls, _idle_looks
     cdef public bytearray out
+    cdef public int sending, _controls, _idle_looks
+    cdef public flag paused, blocked, attention
+    cdef public object limits, rcvd, sent, rcvd_then_sent, verdict, failure
+    cdef public double close_timeout, resume_at, _controls_since, _verdict_at, _close_at, _rest_at, _idle_at
     cdef public bytes _pong
     cdef public str who, detail, limit
     cdef public list acknowledged
@@ -38,7 +41,7 @@ cdef class Session(Receiver):
     cpdef pace(self, double now)
     cdef list _match_pong(self, bytes payload)
     cdef bint _may_control(self) except -1
-    cdef tuple _encode(self, extension, int first, payload, compress)
+    cdef tuple _encode(self, Extension extension, int first, payload, compress)
     cdef _refusal(self)
     cpdef ping(self, data, double now)
     cpdef pong(self, bytes data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import uuid
 from collections.abc import Callable
@@ -77,6 +78,11 @@ class BaseConnection(Owner):
 
     def _recall(self) -> None:
         """Make of what was kept of request and response what they were."""
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The event loop that it runs in."""
+        return self.settings.loop
 
     @property
     def logger(self) -> logging.Logger | logging.LoggerAdapter[Any]:

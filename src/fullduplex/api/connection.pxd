@@ -19,7 +19,7 @@ cdef class Receive(Step):
 
 cdef class Connection(BaseConnection):
     cdef object __weakref__
-    cdef public object loop, listener, _stream, _pongs, _drain_waiters, _turn_waiters, _closed_waiters, _context
+    cdef public object listener, _stream, _pongs, _drain_waiters, _turn_waiters, _closed_waiters, _context
     cdef public Receive _iterate
     cdef public Py_ssize_t _unfair
     cdef public Waiter _waiter

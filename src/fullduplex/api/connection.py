@@ -88,12 +88,10 @@ class Connection(BaseConnection):
         "_unfair",
         "_waiter",
         "listener",
-        "loop",
     )
 
     def __init__(self, settings: Settings, session: Session, sock: socket.socket, open_deadline: float) -> None:
         super().__init__(settings, session, Link(settings.engine, sock, session, self, open_deadline))
-        self.loop = settings.loop
         self.listener: Listener | None = None
         self._iterate: Receive | None = None
         self._stream: object | None = None  # who receives a message in parts
@@ -197,7 +195,7 @@ class Connection(BaseConnection):
             raise ConcurrencyError("the messages of this connection go to its listener")
         waiter = self._waiter
         if waiter is None or waiter.cancelled():
-            waiter = self._waiter = Waiter(self.loop)
+            waiter = self._waiter = Waiter(self.settings.loop)
         elif waiter.waiting:
             raise ConcurrencyError(BUSY)
         waiter._asyncio_future_blocking = True

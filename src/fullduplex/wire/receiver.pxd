@@ -12,12 +12,12 @@ cdef class Fragment:
 
 cdef class Receiver:
     cdef public flag server, _fin, _encoded, _sees_all, _skipping, streaming, deaf, active
+    cdef public unsigned char _opcode, _message_opcode, _rsv
     cdef public long long max_size, max_frame, max_fragments
     cdef public Extension extension
     cdef public object meter
     cdef public double received_at
     cdef public bytes _stash, _key, _control
-    cdef public int _opcode, _message_opcode, _rsv
     cdef public long long _remaining, _message_size, _fragments
     cdef public Py_ssize_t _valid
     cdef public bytearray _message, rest

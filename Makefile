@@ -91,4 +91,6 @@ $(NODE): tests/interop/node/package-lock.json
 .venv-bench/.bench: .venv-bench/.python $(RECIPE) $(SOURCES)
 	rm -rf build
 	FULLDUPLEX_COMPILE=require .venv-bench/bin/pip install -q '.[bench]'
+	.venv-bench/bin/pip install -q --upgrade --target .venv-bench/speed $$(.venv-bench/bin/python -c 'import tomllib; \
+	    print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["speed"])')
 	@touch $@

@@ -10,7 +10,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from .machine import INTERPRETED
+from .machine import INTERPRETED, SPEED
 from .measure import PEM, TOOLS, Bench, Figures, Program, Running, cpus, load, run, start, started
 from .report import Column, Target, make_case
 
@@ -21,7 +21,9 @@ CALLBACKS, COROUTINES = "fullduplex, callbacks", "fullduplex, coroutines"
 PLAIN_CALLBACKS, PLAIN_COROUTINES = "fullduplex interpreted, callbacks", "fullduplex interpreted, coroutines"
 PICOWS, PICOWS_COROUTINES = "picows, callbacks", "picows, coroutines"
 LEVEL_1_CALLBACKS, LEVEL_1_COROUTINES = "fullduplex at level 1, callbacks", "fullduplex at level 1, coroutines"
-WEBSOCKETS, AIOHTTP, SOCKETIFY = "websockets", "aiohttp", "socketify"
+SPEED_CALLBACKS, SPEED_COROUTINES = "fullduplex[speed], callbacks", "fullduplex[speed], coroutines"
+UVLOOP_CALLBACKS = "fullduplex on uvloop, callbacks"
+WEBSOCKETS, AIOHTTP, AIOHTTP_NG, SOCKETIFY = "websockets", "aiohttp", "aiohttp on zlib-ng", "socketify"
 
 RATES = [Column("rate", "messages/s"), Column("p99_us", "p99, µs")]
 CPU = "µs CPU/message"
@@ -30,7 +32,7 @@ CPU = "µs CPU/message"
 def python(name: str, module: str, *arguments: str) -> Program:
     """A program of servers/ or clients/."""
     command = (sys.executable, "-m", f"benchmarks.{module}", *arguments)
-    environment = INTERPRETED if "interpreted" in name else {}
+    environment = INTERPRETED if "interpreted" in name else SPEED if "[speed]" in name or "zlib-ng" in name else {}
     return Program(name, command, environment, is_peer=not name.startswith("fullduplex"))
 
 
@@ -44,14 +46,17 @@ ECHO = {
         python(PLAIN_COROUTINES, "servers.ours_async", "{port}"),
         python(LEVEL_1_CALLBACKS, "servers.ours_callback", "{port}", "--level", "1"),
         python(LEVEL_1_COROUTINES, "servers.ours_async", "{port}", "--level", "1"),
+        python(SPEED_CALLBACKS, "servers.ours_callback", "{port}"),
+        python(SPEED_COROUTINES, "servers.ours_async", "{port}"),
         python(PICOWS, "servers.picows_callback", "{port}"),
         python(PICOWS_COROUTINES, "servers.picows_async", "{port}"),
         python(WEBSOCKETS, "servers.websockets_async", "{port}"),
         python(AIOHTTP, "servers.aiohttp_async", "{port}"),
+        python(AIOHTTP_NG, "servers.aiohttp_async", "{port}", "--zlib-ng"),
         python(SOCKETIFY, "servers.socketify_callback", "{port}"),
     )
 }
-FULL_ECHO = [name for name in ECHO if "level" not in name]
+FULL_ECHO = [name for name in ECHO if not any(word in name for word in ("level", "speed", "zlib"))]
 QUICK_ECHO = [RAW, CALLBACKS, COROUTINES, PLAIN_CALLBACKS, PICOWS, WEBSOCKETS]
 
 
@@ -91,16 +96,18 @@ def deflate(bench: Bench) -> Cases:
     """Echo of compressed JSON: inflated, and deflated again, with what each library has as its default.
 
     The load asks for no context takeover in both directions, so that each message is compressed for itself; picows does
-    not do that. aiohttp's default is zlib's level 1 and a window of 32 KiB, that of the others level 6 and 4 KiB: what
-    compares with aiohttp is ours at level 1. The bytes of an answer tell how well each does it; what the load sends is
-    compressed at level 6.
+    not do that. aiohttp's default is zlib's level 1 and a window of 32 KiB, that of the others level 6 and 4 KiB: of
+    ours with Python's own zlib, what compares with aiohttp is that at level 1. "[speed]" is the default where that extra
+    is installed: isal deflates, zlib-ng inflates. aiohttp can be told to use another library, too. The bytes of an
+    answer tell how well each does it; what the load sends is compressed at level 6.
     """
+    ours = [SPEED_CALLBACKS, SPEED_COROUTINES, LEVEL_1_CALLBACKS, LEVEL_1_COROUTINES, CALLBACKS]
     return _echo(
         bench,
-        [LEVEL_1_CALLBACKS, LEVEL_1_COROUTINES, CALLBACKS, *([] if bench.quick else [COROUTINES, WEBSOCKETS]), AIOHTTP],
+        [*ours, *([] if bench.quick else [COROUTINES, WEBSOCKETS, AIOHTTP_NG]), AIOHTTP],
         {"small": "--deflate --conns 64 --size 512", "large": "--deflate --conns 16 --size 16384"},
         AIOHTTP,
-        lambda title: [Target(LEVEL_1_CALLBACKS, 0.6, AIOHTTP), Target(LEVEL_1_COROUTINES, 0.6, AIOHTTP)],
+        lambda title: [Target(name, 0.6, AIOHTTP) for name in ours[:4]],
         "--deflate",
         columns=[*RATES, Column("answer", "bytes/answer")],
     )
@@ -148,13 +155,14 @@ def in_words(scenario: str) -> str:
 # Clients.
 
 CLIENTS = [
-    python(CALLBACKS, "clients.ours_callback"),
+    python(CALLBACKS, "clients.ours_callback", "asyncio"),
     python(COROUTINES, "clients.coroutines", "fullduplex"),
     python(PICOWS, "clients.picows_callback", "bytes"),
     python(PICOWS_COROUTINES, "clients.coroutines", "picows"),
     python(WEBSOCKETS, "clients.coroutines", "websockets"),
     python(AIOHTTP, "clients.aiohttp_async"),
 ]
+ON_UVLOOP = python(UVLOOP_CALLBACKS, "clients.ours_callback", "uvloop")
 FRAMES = python("picows, payloads not looked at", "clients.picows_callback", "frames")
 
 
@@ -181,13 +189,32 @@ def receive(bench: Bench) -> Cases:
 
 
 def roundtrip(bench: Bench) -> Cases:
-    """A client that sends 64 bytes and waits for the echo. All clients have the same server, fullduplex compiled."""
+    """A client that sends 64 bytes and waits for the echo. All clients have the same server, fullduplex compiled.
+
+    Most of the time nobody works: it is the kernel that wakes one process, then the other. picows and websockets are
+    on uvloop, ours on asyncio's own loop unless it says otherwise.
+    """
     with started(ECHO[CALLBACKS], cpus()[1]) as server:
-        clients = CLIENTS[:5] if bench.quick else CLIENTS
+        clients = [ON_UVLOOP, *(CLIENTS[:5] if bench.quick else CLIENTS)]
         (samples,) = bench.clients(clients, {"round trip": _client(bench, "roundtrip", server.port)})
     columns = [Column("p99_us", "p99, µs"), Column("cpu_us", "µs CPU of the client")]
     about = "64 bytes there and back, one connection"
-    return [make_case("round trip", about, samples, key="p50_us", unit="p50, µs", base=PICOWS, columns=columns)]
+    return [
+        make_case(
+            "round trip",
+            about,
+            samples,
+            key="p50_us",
+            unit="p50, µs",
+            base=PICOWS,
+            columns=columns,
+            targets=[
+                Target(CALLBACKS, 1.0, PICOWS),
+                Target(UVLOOP_CALLBACKS, 1.0, PICOWS),
+                Target(COROUTINES, 1.0, PICOWS_COROUTINES),
+            ],
+        )
+    ]
 
 
 # Many connections.

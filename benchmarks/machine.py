@@ -21,6 +21,7 @@ from .measure import ROOT
 
 PEERS = "picows aiofastnet websockets aiohttp socketify uvloop".split()
 INTERPRETED = {"PYTHONPATH": str(ROOT / "src")}
+SPEED = {"PYTHONPATH": str(Path(sys.prefix) / "speed")}  # what the extra installs, apart
 
 
 def facts() -> dict[str, str]:
@@ -45,7 +46,8 @@ def facts() -> dict[str, str]:
         f"load before the run {os.getloadavg()[0]:.2f}",
         "Python": f"{info['python']} ({platform.python_compiler()}; {', '.join(built)}), {ssl.OPENSSL_VERSION}, "
         f"zlib {zlib.ZLIB_RUNTIME_VERSION}",
-        "fullduplex": f"{info['version']}, commit {_commit()}, compiled and interpreted, deflate by {info['deflate']}",
+        "fullduplex": f"{info['version']}, commit {_commit()}, compiled and interpreted, deflate by {info['deflate']}; "
+        f"[speed]: {_form(SPEED)['deflate']}",
         "peers": ", ".join(map(_version, PEERS)),
         "C": _said("cc", "--version").splitlines()[0],
     }

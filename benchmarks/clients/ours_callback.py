@@ -1,6 +1,8 @@
-"""Client on fullduplex, callbacks."""
+"""Client on fullduplex, callbacks, on asyncio's own loop or on uvloop."""
 
 import asyncio
+
+import uvloop
 
 import fullduplex
 
@@ -36,4 +38,5 @@ async def main(options: Options) -> None:
         await ws.wait_closed()
 
 
-asyncio.run(main(parse()))
+options = parse("asyncio", "uvloop")
+(asyncio if options.library == "asyncio" else uvloop).run(main(options))

@@ -3,12 +3,17 @@
 import asyncio
 
 import uvloop
-from aiohttp import WSMsgType, web
+from aiohttp import WSMsgType, set_zlib_backend, web
 
 from .options import Options, parse
 
 
 async def main(options: Options) -> None:
+    if options.zlib_ng:
+        from zlib_ng import zlib_ng
+
+        set_zlib_backend(zlib_ng)
+
     async def echo(request: web.Request) -> web.WebSocketResponse:
         ws = web.WebSocketResponse(compress=options.deflate, max_msg_size=0)
         await ws.prepare(request)

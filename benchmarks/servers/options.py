@@ -1,4 +1,4 @@
-"""What an echo server is told:  PORT [--tls PEM] [--deflate [--level N]]"""
+"""What an echo server is told:  PORT [--tls PEM] [--deflate [--level N] [--zlib-ng]]"""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ class Options(argparse.Namespace):
     tls: str | None
     deflate: bool
     level: int | None
+    zlib_ng: bool
     ssl: ssl.SSLContext | None = None
 
 
@@ -22,6 +23,7 @@ def parse() -> Options:
     parser.add_argument("--tls", metavar="PEM", help="a file with a key and its certificate")
     parser.add_argument("--deflate", action="store_true", help="agree on permessage-deflate")
     parser.add_argument("--level", type=int, help="of compression, instead of the default; ours only")
+    parser.add_argument("--zlib-ng", action="store_true", help="compress with it, instead of zlib; aiohttp only")
     options = parser.parse_args(namespace=Options())
     if options.tls is not None:
         options.ssl = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -97,8 +97,8 @@ def deflate(bench: Bench) -> Cases:
 
     The load asks for no context takeover in both directions, so that each message is compressed for itself; picows does
     not do that. aiohttp's default is zlib's level 1 and a window of 32 KiB, that of the others level 6 and 4 KiB: of
-    ours with Python's own zlib, what compares with aiohttp is that at level 1. "[speed]" is the default where that extra
-    is installed: isal deflates, zlib-ng inflates. aiohttp can be told to use another library, too. The bytes of an
+    ours with Python's own zlib, what compares with aiohttp is that at level 1. "[speed]" is the default with that extra
+    installed: isal deflates, zlib-ng inflates. aiohttp can be told to use another library, too. The bytes of an
     answer tell how well each does it; what the load sends is compressed at level 6.
     """
     ours = [SPEED_CALLBACKS, SPEED_COROUTINES, LEVEL_1_CALLBACKS, LEVEL_1_COROUTINES, CALLBACKS]

@@ -18,7 +18,7 @@ from engine.bench import Bench, Owner, Plain, Shaken
 from engine.test_link import binary, send, tell
 from fullduplex.engine import engine, poller
 from fullduplex.engine.engine import ACCEPT_PAUSE, LOOK, SLICE, Acceptor
-from wire.frames import BINARY, CLOSE, Frame, close_payload
+from wire.frames import BINARY, CLOSE, Frame, close_payload, frame
 
 
 class Door:
@@ -101,6 +101,57 @@ def test_what_is_said_for_another_leaves_in_the_same_tick(bench: Bench) -> None:
     bench.tick()
     assert other.read_frames() == binary(b"to you")
     assert bench.host.soon == []
+
+
+def answering(bench: Bench, seconds: float) -> tuple[list[Owner], list[bytes]]:
+    """Two who answer, which takes so long; and what the other one had been sent when each of them did."""
+    owners = [bench.link(), bench.link()]
+    seen: list[bytes] = []
+
+    def answer(owner: Owner, other: Owner) -> None:
+        seen.append(other.read())
+        send(owner, b"answer")
+        bench.engine.clock += seconds
+
+    for owner, other in (owners, owners[::-1]):
+        owner.on["received"] = partial(answer, owner, other)
+    return owners, seen
+
+
+def test_answers_leave_together(bench: Bench) -> None:
+    owners, seen = answering(bench, 0.0)
+    for owner in owners:
+        owner.say((BINARY, b"a"))
+    bench.tick()
+    assert seen == [b"", b""]
+    assert [owner.read_frames() for owner in owners] == [binary(b"answer")] * 2
+
+
+def test_answers_do_not_wait_for_those_that_take_long(bench: Bench) -> None:
+    owners, seen = answering(bench, 10 * SLICE)
+    for owner in owners:
+        owner.say((BINARY, b"a"))
+    bench.tick()
+    assert seen == [b"", b""]
+    for owner in owners:
+        owner.read()
+        owner.say((BINARY, b"a"))
+    bench.tick()
+    bench.tick()
+    assert seen[2:] == [b"", frame(BINARY, b"answer")]
+
+
+def test_an_answer_does_not_wait_behind_what_is_said_to_many(bench: Bench) -> None:
+    owners = [bench.link() for _ in range(3 * LOOK)]
+    other = bench.link()
+    other.on["received"] = lambda: send(other, b"echo")
+    bench.engine.step = SLICE
+    for owner in owners:
+        send(owner, b"news")
+    other.say((BINARY, b"a"))
+    bench.tick()
+    assert other.read_frames() == binary(b"echo")
+    assert sum(owner.link.buffered() > 0 for owner in owners) == 2 * LOOK
 
 
 def test_others_are_served_while_many_are_told(bench: Bench) -> None:

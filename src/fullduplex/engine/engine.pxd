@@ -24,7 +24,8 @@ cdef class Engine(Watcher):
     cdef public bint closed, _ticking, _asked
     cdef public set _unwatched, _again
     cdef public list _graveyard, _knocking
-    cdef public list _dirty
+    cdef public list _dirty, _replies
+    cdef public int _batch
     cdef public bytearray _told
     cdef public bint _telling
     cdef public Py_ssize_t _tell_next
@@ -33,6 +34,7 @@ cdef class Engine(Watcher):
     @cython.locals(end=double, count=Py_ssize_t)
     cpdef tick(self)
     @cython.locals(link=Link)
+    cdef _fit_batch(self, int count, double seconds)
     cpdef serve(self, int fd, int events)
     cdef _tidy(self)
     cdef _bury_all(self)
@@ -41,11 +43,15 @@ cdef class Engine(Watcher):
     cpdef watch(self, Link link, int events)
     cpdef unwatch(self, Link link)
     cpdef forget(self, Link link)
+    cpdef add_reply(self, Link link)
     cpdef add_dirty(self, Link link)
     cpdef add_told(self, Link link)
     cpdef serve_again(self, Link link)
     @cython.locals(link=Link)
     cdef _serve_again(self)
+    @cython.locals(replies=list, link=Link)
+    cdef _reply(self)
+    cdef _flush_one(self, Link link)
     @cython.locals(dirty=list, link=Link, end=double, count=int)
     cdef _flush(self)
     @cython.locals(told=bytearray, link=Link, fd=Py_ssize_t, end=double, count=int)

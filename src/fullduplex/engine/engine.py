@@ -29,7 +29,7 @@ from .timers import NEVER, NO_SLOT, Timed, Wheel
 # What one socket may bring in one tick, so that none can hog it.
 BUFFER: Final = 131_072
 # Sockets served at once, before what was said to them leaves: together, so that a peer which sleeps is woken once and
-# not by each of them. Connections accepted from one listening socket, likewise.
+# not by each of them. Fewer where it would take longer than a SLICE. Connections accepted from one listening socket.
 BATCH: Final = 32
 # Seconds that a tick goes on for while there is more to serve: a trip through the event loop costs as much as serving
 # some sockets, and so long nobody else in the loop has its turn.
@@ -107,6 +107,8 @@ class Engine(Watcher):
         self.closed = False
         self._ticking = False
         self._unwatched: set[int] = set()
+        self._batch = BATCH
+        self._replies: list[Link] = []  # who was served, and has something to say
         self._dirty: list[Link] = []
         self._told = bytearray()  # by descriptors: 1 for whose link was given a shared frame
         self._telling = False  # there are some
@@ -130,9 +132,13 @@ class Engine(Watcher):
         end = self.now + self.spell
         try:
             while True:
-                count = calls.poll(self.poller, self._epoll, BATCH, self)
+                count = calls.poll(self.poller, self._epoll, self._batch, self)
+                if count:
+                    self._fit_batch(count, self.time() - self.now)
                 if self._again:
                     self._serve_again()
+                if self._replies:
+                    self._reply()
                 if self._knocking:
                     self._accept_all()
                 if self._dirty:
@@ -148,6 +154,11 @@ class Engine(Watcher):
         finally:
             self._ticking = False
             self._tidy()
+
+    def _fit_batch(self, count: int, seconds: float) -> None:
+        """So many sockets took so long: whoever is served first next time should not wait for long."""
+        quick = seconds * BATCH <= SLICE * count
+        self._batch = BATCH if quick else max(1, int(SLICE * count / seconds))
 
     def serve(self, fd: int, events: int) -> None:
         link = self.links[fd] if fd < len(self.links) else None
@@ -262,6 +273,10 @@ class Engine(Watcher):
         if not self._ticking:
             self._tidy()
 
+    def add_reply(self, link: Link) -> None:
+        """Flush `link`, which was served, when those that are ready together with it have been, too."""
+        self._replies.append(link)
+
     def add_dirty(self, link: Link) -> None:
         """Flush `link` at the end of this tick, or in the loop's next iteration."""
         self._dirty.append(link)
@@ -290,17 +305,25 @@ class Engine(Watcher):
                 except Exception as error:
                     self._broken(link, error)
 
+    def _reply(self) -> None:
+        replies, self._replies = self._replies, []
+        for link in replies:
+            self._flush_one(link)
+
+    def _flush_one(self, link: Link) -> None:
+        try:
+            if link.fd >= 0:
+                link.flush()
+        except Exception as error:
+            self._broken(link, error)
+
     def _flush(self) -> None:
         """Write what was said elsewhere, the first first, for a slice of time; the rest comes in the next tick."""
         dirty, self._dirty = self._dirty, []
         end = self.time() + SLICE
         for count, link in enumerate(dirty, 1):
             link.dirty = False
-            try:
-                if link.fd >= 0:
-                    link.flush()
-            except Exception as error:
-                self._broken(link, error)
+            self._flush_one(link)
             if count % LOOK == 0 and self.time() >= end:
                 self._dirty = dirty[count:] + self._dirty
                 break

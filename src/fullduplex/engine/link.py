@@ -181,7 +181,7 @@ class Link:
         if self.ending or session.pacer is not None:
             self.flush()
         elif session.out:
-            self.touch()
+            engine.add_reply(self)
 
     def _half_ended(self) -> None:
         """The peer has ended its half of TCP. What is still to be said goes to the other half first."""

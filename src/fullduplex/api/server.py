@@ -115,12 +115,14 @@ class ServerConnection(Connection):
     def _go_on(self, answer: Any, then: Callable[[Any], None]) -> None:
         """Call `then` with the hook's answer; if the hook is a coroutine, when that is there."""
         if inspect.isawaitable(answer):
-            assert self._opening is not None
+            opening = self._opening
+            assert opening is not None
             self.link.pause_reading()
             task = self.loop.create_task(self._go_on_later(answer, then), context=self._context)
             if inspect.iscoroutine(answer):  # cancelled before it began, it would complain of not being awaited
                 task.add_done_callback(lambda _: answer.close())
-            self._opening.task = task
+            if not task.done():  # an eager one may be, and all the rest with it
+                opening.task = task
         elif answer is None or isinstance(answer, Response):
             then(answer)
         else:

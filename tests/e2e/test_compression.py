@@ -12,6 +12,7 @@ import zlib
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ import pytest
 import fullduplex
 from fullduplex import Connection, ConnectionClosedError, Policy, ServerConnection, broadcast, connect, serve
 from fullduplex.extensions import PerMessageDeflate
-from fullduplex.wire.deflate import Deflate
+from fullduplex.wire import deflate
 from peers import BINARY, CLOSE, HOST, PING, PONG, REQUEST, TEXT, Raw, answer, echo, encode, raw_client, raw_server, url
 from support import LoopFactory, asynchronous
 
@@ -474,11 +475,11 @@ async def test_broadcast_compresses_once_for_each_window(
 ) -> None:
     """The windows are 12 and 9 bits. Before, between and after it each connection goes on with what it had."""
     made = []
-    encode_shared = Deflate.encode_shared
+    backend = deflate._quickest
 
-    def counting(self: Deflate, first: int, payload: Any) -> Any:
-        made.append(payload)
-        return encode_shared(self, first, payload)
+    def counting(*settings: int) -> Any:
+        made.append(settings)
+        return backend.zlib.compressobj(*settings)
 
     async with (
         serve(echo, HOST, 0, max_size=None) as server,
@@ -494,11 +495,11 @@ async def test_broadcast_compresses_once_for_each_window(
 
         await everybody_echoes()
         with monkeypatch.context() as patch:
-            patch.setattr(Deflate, "encode_shared", counting)
-            for message in (JSON[::-1], JSON[::-1].encode(), "short"):
+            patch.setattr(deflate, "_quickest", backend._replace(zlib=SimpleNamespace(compressobj=counting)))
+            for message, compressors in ((JSON[::-1], 2), (JSON[::-1].encode(), 2), ("short", 0)):
                 made.clear()
                 broadcast(server.connections, message)
-                assert len(made) == 2
+                assert len(made) == compressors
                 assert [await ws.recv() for ws in clients] == [message] * len(clients)
         await everybody_echoes()
 

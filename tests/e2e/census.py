@@ -15,8 +15,8 @@ from support import open_descriptors
 
 STATM = Path("/proc/self/statm")
 
-# What goes up and down by itself; a thread of the loop's executor, which begins when one is asked for, has five cells.
-NOISE: Final = {"blocks": 500, "KiB resident": 4096, "references: None": 200, "objects: builtins.cell": 30}
+# What goes up and down by itself.
+NOISE: Final = {"blocks": 500, "KiB resident": 4096, "references: None": 200}
 FEW: Final = 4
 
 

@@ -15,9 +15,11 @@ import logging
 import socket
 import ssl
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any, Final
 
@@ -43,6 +45,7 @@ from peers import BINARY, CLOSE, HOST, PING, REQUEST, TEXT, Raw, close_frame, ec
 
 TOGETHER: Final = 8  # things that happen at the same time
 BATCH: Final = 10  # messages at a time
+THREADS: Final = 4
 SILENT = logging.getLogger("soak")
 SILENT.disabled = True
 # No deadline but those of handshakes: keepalive would wake the loop at times of its own.
@@ -337,10 +340,19 @@ async def do(world: World, things: dict[Thing, int], count: int) -> None:
             await asyncio.gather(*(thing(world, i) for i in range(start, start + TOGETHER)))
 
 
+async def fill_executor() -> None:
+    """Have all the threads that the loop will ever have: each is a few objects, and begins when it is needed."""
+    everybody = threading.Barrier(THREADS)
+    loop = asyncio.get_running_loop()
+    loop.set_default_executor(ThreadPoolExecutor(THREADS))
+    await asyncio.gather(*(asyncio.to_thread(everybody.wait, 30) for _ in range(THREADS)))
+
+
 async def soak(
     messages: int, connections: int, steps: int, say: Callable[[Counter[str]], object] = len
 ) -> dict[str, int]:
     """Do everything so often; return what has grown."""
+    await fill_executor()
     async with make_world() as world:
 
         async def step() -> None:

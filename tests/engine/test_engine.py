@@ -17,7 +17,7 @@ import pytest
 from engine.bench import Bench, Owner, Plain, Shaken
 from engine.test_link import binary, send, tell
 from fullduplex.engine import engine, poller
-from fullduplex.engine.engine import ACCEPT_PAUSE, LOOK, SLICE, Acceptor
+from fullduplex.engine.engine import ACCEPT_PAUSE, LOOK, SLICE, TOGETHER, Acceptor
 from wire.frames import BINARY, CLOSE, Frame, close_payload, frame
 
 
@@ -132,13 +132,64 @@ def test_answers_do_not_wait_for_those_that_take_long(bench: Bench) -> None:
     for owner in owners:
         owner.say((BINARY, b"a"))
     bench.tick()
-    assert seen == [b"", b""]
+    assert seen == [b"", frame(BINARY, b"answer")]
+
+
+def test_many_answers_leave_in_parts(bench: Bench) -> None:
+    owners = [bench.link() for _ in range(TOGETHER + 1)]
+    sent: list[int] = []
+
+    def answer(owner: Owner) -> None:
+        sent.append(sum(bool(each.read()) for each in owners))
+        send(owner, b"answer")
+
     for owner in owners:
-        owner.read()
+        owner.on["received"] = partial(answer, owner)
         owner.say((BINARY, b"a"))
     bench.tick()
-    bench.tick()
-    assert seen[2:] == [b"", frame(BINARY, b"answer")]
+    assert sent == [0] * TOGETHER + [TOGETHER]
+
+
+@pytest.mark.parametrize("said_to_all", [False, True])
+def test_an_interrupt_keeps_nothing_from_others(bench: Bench, said_to_all: bool) -> None:
+    """^C while some are answered, or are told what was said elsewhere."""
+    owner, others = bench.link(), [bench.link() for _ in range(3)]
+    owner.script["send"] = [BrokenPipeError()]
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    owner.on["ended"] = interrupt
+    for each in (owner, *others):
+        if said_to_all:
+            send(each, b"answer")
+        else:
+            each.on["received"] = partial(send, each, b"answer")
+            each.say((BINARY, b"a"))
+    with pytest.raises(KeyboardInterrupt):
+        bench.tick()
+    bench.settle()
+    assert [other.read_frames() for other in others] == [binary(b"answer")] * 3
+
+
+def test_an_interrupt_keeps_no_answer(bench: Bench) -> None:
+    """^C in a handler: what those before it have said leaves in the next tick."""
+    owners = [bench.link() for _ in range(3)]
+    heard: list[Owner] = []
+
+    def answer(owner: Owner) -> None:
+        heard.append(owner)
+        if len(heard) == 3:
+            raise KeyboardInterrupt
+        send(owner, b"answer")
+
+    for owner in owners:
+        owner.on["received"] = partial(answer, owner)
+        owner.say((BINARY, b"a"))
+    with pytest.raises(KeyboardInterrupt):
+        bench.tick()
+    bench.settle()
+    assert [owner.read_frames() for owner in heard[:2]] == [binary(b"answer")] * 2
 
 
 def test_an_answer_does_not_wait_behind_what_is_said_to_many(bench: Bench) -> None:

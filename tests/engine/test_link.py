@@ -189,6 +189,19 @@ def test_who_is_served_is_told_behind_what_was_said(bench: Bench) -> None:
     assert other.read_frames() == binary(b"1", b"3")
 
 
+def test_who_is_told_twice_stands_in_nobodys_way(bench: Bench) -> None:
+    owners, other = [bench.link() for _ in range(3)], bench.link()
+    tell(owners, b"1")
+    tell(owners, b"2")
+    send(other, b"a")
+    assert bench.engine._dirty == [other.link]
+    bench.tick()
+    assert [owner.read_frames() for owner in owners] == [binary(b"1", b"2")] * 3
+    tell(owners, b"3")
+    bench.tick()
+    assert [owner.read_frames() for owner in owners] == [binary(b"3")] * 3
+
+
 def test_the_kernel_takes_a_part_of_what_many_are_sent(bench: Bench) -> None:
     owner, other = bench.link(), bench.link()
     owner.script["send"] = [3, BlockingIOError()]

@@ -5,6 +5,7 @@ import tracemalloc
 import zlib
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -969,10 +970,11 @@ class TestMuchOfLittle:
 
 
 class TestExtensionsThatFail:
-    def failing(self, make: Make, decode: Callable[[bytes, bool, int], bytes]) -> Subject:
+    def failing(self, make: Make, decode: Callable[[bytes, bool, int], Any]) -> Subject:
         class Failing(Extension):
             def decode(self, data: bytes, complete: bool, limit: int) -> bytes:
-                return decode(data, complete, limit)
+                made: bytes = decode(data, complete, limit)
+                return made
 
         subject = make(opened=False)
         subject.session.open(subject.now, Failing())
@@ -988,6 +990,16 @@ class TestExtensionsThatFail:
         assert failure is not None
         assert (failure.code, failure.who, subject.session.who) == (1011, "local", "local")
         assert isinstance(failure.__cause__, ZeroDivisionError)
+        assert subject.conclude() == [(CLOSE, close_payload(1011, "an extension failed"))]
+
+    def test_what_looks_like_bytes(self, make: Make) -> None:
+        subject = self.failing(make, lambda data, complete, limit: bytearray(data))
+        subject.hear(subject.frame(BINARY, b"x"))
+        assert subject.take() == [b"x"]
+
+    def test_what_is_no_bytes(self, make: Make) -> None:
+        subject = self.failing(make, lambda data, complete, limit: None)
+        subject.hear(subject.frame(BINARY, b"x"))
         assert subject.conclude() == [(CLOSE, close_payload(1011, "an extension failed"))]
 
     def test_a_code_that_may_not_be_sent(self, make: Make) -> None:

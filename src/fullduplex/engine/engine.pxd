@@ -20,12 +20,11 @@ cdef class Engine(Watcher):
     cdef public int _epoll
     cdef public Py_ssize_t _count
     cdef public bytearray buffer
-    cdef public double now, spell, _wake_at
+    cdef public double now, spell, _wake_at, _reply_by
     cdef public bint closed, _ticking, _asked
     cdef public set _unwatched, _again
     cdef public list _graveyard, _knocking
     cdef public list _dirty, _replies
-    cdef public int _batch
     cdef public bytearray _told
     cdef public bint _telling
     cdef public Py_ssize_t _tell_next
@@ -34,7 +33,6 @@ cdef class Engine(Watcher):
     @cython.locals(end=double, count=Py_ssize_t)
     cpdef tick(self)
     @cython.locals(link=Link)
-    cdef _fit_batch(self, int count, double seconds)
     cpdef serve(self, int fd, int events)
     cdef _tidy(self)
     cdef _bury_all(self)
@@ -52,7 +50,7 @@ cdef class Engine(Watcher):
     @cython.locals(replies=list, link=Link)
     cdef _reply(self)
     cdef _flush_one(self, Link link)
-    @cython.locals(dirty=list, link=Link, end=double, count=int)
+    @cython.locals(dirty=list, link=Link, end=double, count=Py_ssize_t)
     cdef _flush(self)
     @cython.locals(told=bytearray, link=Link, fd=Py_ssize_t, end=double, count=int)
     cdef _tell(self)

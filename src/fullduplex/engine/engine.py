@@ -28,9 +28,10 @@ from .timers import NEVER, NO_SLOT, Timed, Wheel
 
 # What one socket may bring in one tick, so that none can hog it.
 BUFFER: Final = 131_072
-# Sockets served at once, before what was said to them leaves: together, so that a peer which sleeps is woken once and
-# not by each of them. Fewer where it would take longer than a SLICE. Connections accepted from one listening socket.
-BATCH: Final = 32
+# Sockets served in one tick, and connections accepted from one listening socket.
+BATCH: Final = 512
+# Answers that leave together, so that a peer which sleeps is woken once and not by each of them; fewer after a SLICE.
+TOGETHER: Final = 32
 # Seconds that a tick goes on for while there is more to serve: a trip through the event loop costs as much as serving
 # some sockets, and so long nobody else in the loop has its turn.
 SPELL: Final = 0.001
@@ -107,8 +108,8 @@ class Engine(Watcher):
         self.closed = False
         self._ticking = False
         self._unwatched: set[int] = set()
-        self._batch = BATCH
         self._replies: list[Link] = []  # who was served, and has something to say
+        self._reply_by = NEVER
         self._dirty: list[Link] = []
         self._told = bytearray()  # by descriptors: 1 for whose link was given a shared frame
         self._telling = False  # there are some
@@ -121,7 +122,7 @@ class Engine(Watcher):
         host.attach(self)
 
     def time(self) -> float:
-        return clock()
+        return calls.clock(clock)
 
     def tick(self) -> None:
         """Serve every socket that is ready, then the clock."""
@@ -132,13 +133,12 @@ class Engine(Watcher):
         end = self.now + self.spell
         try:
             while True:
-                count = calls.poll(self.poller, self._epoll, self._batch, self)
-                if count:
-                    self._fit_batch(count, self.time() - self.now)
-                if self._again:
-                    self._serve_again()
+                self._reply_by = self.now + SLICE
+                count = calls.poll(self.poller, self._epoll, BATCH, self)
                 if self._replies:
                     self._reply()
+                if self._again:
+                    self._serve_again()
                 if self._knocking:
                     self._accept_all()
                 if self._dirty:
@@ -155,11 +155,6 @@ class Engine(Watcher):
             self._ticking = False
             self._tidy()
 
-    def _fit_batch(self, count: int, seconds: float) -> None:
-        """So many sockets took so long: whoever is served first next time should not wait for long."""
-        quick = seconds * BATCH <= SLICE * count
-        self._batch = BATCH if quick else max(1, int(SLICE * count / seconds))
-
     def serve(self, fd: int, events: int) -> None:
         link = self.links[fd] if fd < len(self.links) else None
         if link is None:
@@ -167,15 +162,14 @@ class Engine(Watcher):
                 self._knocking.append(self.acceptors[fd])
             return
         try:
-            if events == READ:
-                link.readable()
-                return
             if events & WRITE:
                 link.writable()
             if events & ~WRITE and link.fd >= 0:
                 link.readable()
         except Exception as error:
             self._broken(link, error)
+        if self._replies and (len(self._replies) >= TOGETHER or self.time() >= self._reply_by):
+            self._reply()
 
     def _tidy(self) -> None:
         """Between two ticks: bury the dead, and see to what is still to do."""
@@ -183,7 +177,7 @@ class Engine(Watcher):
         if not self._count and not self.acceptors:
             self.close()
             return
-        if self._dirty or self._telling or self._again:
+        if self._dirty or self._telling or self._again or self._replies:
             self._ask()
         when = self.wheel.next()
         if when < self._wake_at:
@@ -304,11 +298,19 @@ class Engine(Watcher):
                     link.readable()
                 except Exception as error:
                     self._broken(link, error)
+            if len(self._replies) >= TOGETHER or self.time() >= self._reply_by:
+                self._reply()
+        self._reply()
 
     def _reply(self) -> None:
         replies, self._replies = self._replies, []
-        for link in replies:
-            self._flush_one(link)
+        try:
+            for link in replies:
+                self._flush_one(link)
+        except BaseException:  # ^C; once more does no harm
+            self._replies += replies
+            raise
+        self._reply_by = self.time() + SLICE
 
     def _flush_one(self, link: Link) -> None:
         try:
@@ -321,12 +323,15 @@ class Engine(Watcher):
         """Write what was said elsewhere, the first first, for a slice of time; the rest comes in the next tick."""
         dirty, self._dirty = self._dirty, []
         end = self.time() + SLICE
-        for count, link in enumerate(dirty, 1):
-            link.dirty = False
-            self._flush_one(link)
-            if count % LOOK == 0 and self.time() >= end:
-                self._dirty = dirty[count:] + self._dirty
-                break
+        count = 0
+        try:
+            for count, link in enumerate(dirty, 1):
+                link.dirty = False
+                self._flush_one(link)
+                if count % LOOK == 0 and self.time() >= end:
+                    break
+        finally:
+            self._dirty = dirty[count:] + self._dirty
 
     def _tell(self) -> None:
         """Write shared frames, likewise; in the order of descriptors, as what belongs to them lies in memory."""

@@ -23,14 +23,13 @@ cdef class Link:
     # Together, in one cache line: what a broadcast looks at.
     cdef public object sock
     cdef public bytes shared
-    cdef public int fd, _direct
+    cdef public int fd, _direct, ending
+    cdef public flag followed, connecting, established, reading, resting, corked, dirty, draining
     cdef public TLS tls
     cdef public Engine engine
     cdef public Session session
     cdef public bytearray unsent
     cdef public Owner owner
-    cdef public int ending
-    cdef public flag connecting, established, reading, resting, corked, dirty, draining
     cdef public long long slot
     cdef public double open_deadline, slow_since
     cdef public long long slow_size, low_water

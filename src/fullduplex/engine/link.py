@@ -82,7 +82,7 @@ class Link:
 
     __slots__ = (
         "engine sock fd _direct tls session owner slot open_deadline connecting established reading resting "
-        "corked dirty shared unsent slow_since slow_size low_water draining ending"
+        "corked dirty shared followed unsent slow_since slow_size low_water draining ending"
     ).split()
 
     def __init__(
@@ -107,6 +107,7 @@ class Link:
         self.corked = False
         self.dirty = False
         self.shared: bytes | None = None  # a frame that many are sent; it goes before `session.out`
+        self.followed = False  # by some of it, which nobody else is going to write
         self.unsent: bytearray | None = None
         self.slow_since = NEVER  # when too much began to wait, or the peer took a part of it last ...
         self.slow_size = 0  # ... and how much it was then
@@ -298,6 +299,7 @@ class Link:
             if self.shared is not None:
                 out[:0] = self.shared
                 self.shared = None
+                self.followed = False
             if out:
                 try:
                     sent = self._write(out)
@@ -330,7 +332,10 @@ class Link:
             self.engine.add_told(self)
         else:
             session.send_shared(first, payload, frame)
-            self.touch()
+            if self.shared is None:
+                self.touch()
+            else:
+                self.followed = True
 
     def write_shared(self) -> None:
         """Write the shared frame, if it has not left yet, without a look at anything else of the connection."""
@@ -344,9 +349,10 @@ class Link:
             except OSError as error:
                 self._lost(error)
                 return
-        if sent == len(shared):
+        if sent == len(shared) and not self.followed:
             self.shared = None
         else:
+            self.followed = False
             self.shared = shared[sent:]
             self.flush()
 

@@ -17,9 +17,9 @@ cdef class Deflate(Extension):
     cpdef encode_shared(self, int first, payload)
     cdef bint _is_worth(self, payload, compress) except -1
     cdef _new_compressor(self)
-    cpdef decode(self, bytes data, bint complete, long long limit)
+    cpdef decode(self, data, bint complete, limit)
     @cython.locals(parts=list, part=bytes, most="long long", more=bint)
-    cdef _inflate(self, bytes data, bint complete, long long limit)
+    cdef _inflate(self, data, bint complete, long long limit)
     cdef _pass_final_block(self)
     cdef _end_message(self)
     @cython.locals(size=Py_ssize_t, window=bytearray)

@@ -21,7 +21,7 @@ from collections.abc import Hashable, Iterable, Sequence
 from importlib import import_module
 from typing import Any, Final, NamedTuple
 
-from .codec import FIN, OPCODE
+from .codec import FIN, NO_LIMIT, OPCODE
 from .errors import NegotiationError, PayloadTooBig, ProtocolError, excerpt
 from .extensions import RSV1, Extension, ExtensionFactory, Parameters, Payload
 from .memory import trim
@@ -347,7 +347,7 @@ class Deflate(Extension):
         if self._inflater is None:
             self._inflater = self._new_inflater()
         try:
-            message = self._inflate(data, complete, limit)
+            message = self._inflate(data, complete, min(limit, NO_LIMIT))
             if complete:
                 self._end_message()
         except _inflating.zlib.error as error:

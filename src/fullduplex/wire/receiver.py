@@ -299,7 +299,8 @@ class Receiver:
         assert extension is not None
         left = self.max_size - self._message_size
         try:
-            piece = extension.decode(piece, complete, left)
+            made = extension.decode(piece, complete, left)
+            piece = made if type(made) is bytes else bytes(memoryview(made))
         except PayloadTooBig:
             self._fail_decoded()
             return b""

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import socket
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,12 +18,6 @@ def pair() -> Iterator[Pair]:
     with one, other:
         one.setblocking(False)
         yield one, other
-
-
-def test_clock() -> None:
-    before = time.monotonic()
-    now = calls.clock(time.monotonic)
-    assert before - 1e-6 <= now <= time.monotonic() + 1e-6
 
 
 def test_read(pair: Pair) -> None:

@@ -13,14 +13,7 @@ cdef extern from * nogil:
     """
     #ifdef __linux__
     #include <sys/epoll.h>
-    #include <time.h>
-    static double fullduplex_clock(void)
-    {
-        struct timespec now;
-        return clock_gettime(CLOCK_MONOTONIC, &now) ? -1 : now.tv_sec + now.tv_nsec * 1e-9;
-    }
-    #else /* never called: no poller has a descriptor for us there; but for the clock, which knows nothing */
-    #define fullduplex_clock() (-1.0)
+    #else /* never called: no poller has a descriptor for us there */
     struct epoll_event { unsigned events; struct { int fd; } data; };
     #define epoll_wait(...) (-1)
     #endif
@@ -30,7 +23,6 @@ cdef extern from * nogil:
     struct Event "epoll_event":
         unsigned events
         Data data
-    double c_clock "fullduplex_clock"()
     int epoll_wait(int fd, Event* events, int most, int timeout)
 
 cdef extern from "<sys/socket.h>" nogil:
@@ -43,11 +35,6 @@ cdef extern from "<sys/socket.h>" nogil:
         size_t msg_iovlen
     ssize_t c_sendmsg "sendmsg"(int fd, const Message* message, int flags)
     ssize_t c_send "send"(int fd, const void* data, size_t size, int flags)
-
-
-cdef inline double clock(object monotonic) except -1:
-    cdef double now = c_clock()
-    return now if now >= 0 else monotonic()
 
 
 cdef inline Py_ssize_t read(object sock, int fd, bytearray buffer) except -2:

@@ -7,14 +7,8 @@ other object.
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
 
 from .poller import Poller, Watcher
-
-
-def clock(monotonic: Callable[[], float]) -> float:
-    """This moment in seconds, as `time.monotonic`, which is given, tells it."""
-    return monotonic()
 
 
 def read(sock: socket.socket, fd: int, buffer: bytearray) -> int:

@@ -122,7 +122,7 @@ class Engine(Watcher):
         host.attach(self)
 
     def time(self) -> float:
-        return calls.clock(clock)
+        return clock()
 
     def tick(self) -> None:
         """Serve every socket that is ready, then the clock."""

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import gc
+import ssl
 from collections.abc import Iterator
 
 import pytest
 
 from engine.bench import Bench
+from peers import tls
 from support import open_descriptors
 
 
@@ -19,3 +21,9 @@ def bench() -> Iterator[Bench]:
     del bench
     gc.collect(0)
     assert open_descriptors() == before
+
+
+@pytest.fixture(scope="module")
+def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """Of a server, and of a client that trusts it."""
+    return tls()

@@ -8,7 +8,6 @@ import struct
 from typing import Any
 
 import pytest
-import trustme
 
 from engine.bench import Bench, Owner, Plain, Shaken
 from fullduplex.engine.link import PROGRESS, Link
@@ -1378,15 +1377,6 @@ def test_ending_our_half_of_tls(bench: Bench) -> None:
 
 
 # TLS for real: both ends are links of one engine.
-
-
-@pytest.fixture(scope="module")
-def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    authority = trustme.CA()
-    server, client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
-    authority.issue_cert("localhost").configure_cert(server)
-    authority.configure_trust(client)
-    return server, client
 
 
 Contexts = tuple[ssl.SSLContext, ssl.SSLContext]

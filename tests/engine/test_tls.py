@@ -7,22 +7,12 @@ import ssl
 from collections.abc import Iterator
 
 import pytest
-import trustme
 
 from engine.bench import Bench, Plain, Shaken
 from fullduplex.engine.tls import PORTION, TLS
 
 MOST = 262_144
 TURNS = 10_000
-
-
-@pytest.fixture(scope="module")
-def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    authority = trustme.CA()
-    server, client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
-    authority.issue_cert("localhost").configure_cert(server)
-    authority.configure_trust(client)
-    return server, client
 
 
 class Ends:

@@ -1,7 +1,7 @@
 # The leaves in C; `calls.py` says what each does.
 
-from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_Check, PyByteArray_GET_SIZE
+from cpython.bytes cimport PyBytes_AsStringAndSize, PyBytes_FromStringAndSize
 from cpython.exc cimport PyErr_SetFromErrno
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.errno cimport EAGAIN, EINTR, errno
@@ -37,19 +37,22 @@ cdef extern from "<sys/socket.h>" nogil:
     ssize_t c_send "send"(int fd, const void* data, size_t size, int flags)
 
 
+cdef inline Py_ssize_t checked(Py_ssize_t count, Py_ssize_t nothing) except -2:
+    """What the kernel has answered; `nothing` where it has to be asked again. Raises OSError."""
+    if count >= 0:
+        return count
+    if errno != EAGAIN and errno != EINTR:
+        PyErr_SetFromErrno(OSError)
+    return nothing
+
+
 cdef inline Py_ssize_t read(object sock, int fd, bytearray buffer) except -2:
-    cdef Py_ssize_t count
     if fd < 0:
         try:
             return sock.recv_into(buffer)
         except (BlockingIOError, InterruptedError):
             return -1
-    count = c_recv(fd, PyByteArray_AS_STRING(buffer), PyByteArray_GET_SIZE(buffer), 0)
-    if count < 0:
-        if errno == EAGAIN or errno == EINTR:
-            return -1
-        PyErr_SetFromErrno(OSError)
-    return count
+    return checked(c_recv(fd, PyByteArray_AS_STRING(buffer), PyByteArray_GET_SIZE(buffer), 0), -1)
 
 
 cdef inline bytes read_bytes(object sock, int fd, Py_ssize_t most):
@@ -60,42 +63,23 @@ cdef inline bytes read_bytes(object sock, int fd, Py_ssize_t most):
             return sock.recv(most)
         except (BlockingIOError, InterruptedError):
             return None
-    count = c_recv(fd, buffer, min(most, <Py_ssize_t> sizeof(buffer)), 0)
-    if count < 0:
-        if errno == EAGAIN or errno == EINTR:
-            return None
-        PyErr_SetFromErrno(OSError)
-    return PyBytes_FromStringAndSize(buffer, count)
+    count = checked(c_recv(fd, buffer, min(most, <Py_ssize_t> sizeof(buffer)), 0), -1)
+    return None if count < 0 else PyBytes_FromStringAndSize(buffer, count)
 
 
-cdef inline Py_ssize_t write(object sock, int fd, bytearray data) except -2:
-    cdef Py_ssize_t count
+cdef inline Py_ssize_t write(object sock, int fd, object data) except -2:
+    cdef char* start
+    cdef Py_ssize_t size
     if fd < 0:
         try:
             return sock.send(data)
         except (BlockingIOError, InterruptedError):
             return 0
-    count = c_send(fd, PyByteArray_AS_STRING(data), PyByteArray_GET_SIZE(data), 0)
-    if count < 0:
-        if errno == EAGAIN or errno == EINTR:
-            return 0
-        PyErr_SetFromErrno(OSError)
-    return count
-
-
-cdef inline Py_ssize_t write_bytes(object sock, int fd, bytes data) except -2:
-    cdef Py_ssize_t count
-    if fd < 0:
-        try:
-            return sock.send(data)
-        except (BlockingIOError, InterruptedError):
-            return 0
-    count = c_send(fd, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), 0)
-    if count < 0:
-        if errno == EAGAIN or errno == EINTR:
-            return 0
-        PyErr_SetFromErrno(OSError)
-    return count
+    if PyByteArray_Check(data):
+        start, size = PyByteArray_AS_STRING(data), PyByteArray_GET_SIZE(data)
+    else:
+        PyBytes_AsStringAndSize(data, &start, &size)
+    return checked(c_send(fd, start, size, 0), 0)
 
 
 cdef inline Py_ssize_t write_both(object sock, int fd, bytearray data, object more) except -2:
@@ -120,11 +104,7 @@ cdef inline Py_ssize_t write_both(object sock, int fd, bytearray data, object mo
     message.msg_iovlen = 2
     count = c_sendmsg(fd, &message, 0)
     PyBuffer_Release(&view)
-    if count < 0:
-        if errno == EAGAIN or errno == EINTR:
-            return 0
-        PyErr_SetFromErrno(OSError)
-    return count
+    return checked(count, 0)
 
 
 cdef inline Py_ssize_t poll(object poller, int fd, int most, Watcher watcher) except -1:

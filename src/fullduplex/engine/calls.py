@@ -27,16 +27,8 @@ def read_bytes(sock: socket.socket, fd: int, most: int) -> bytes | None:
         return None
 
 
-def write(sock: socket.socket, fd: int, data: bytearray) -> int:
+def write(sock: socket.socket, fd: int, data: bytes | bytearray) -> int:
     """Write of `data` so many bytes as the kernel takes. Raises OSError."""
-    try:
-        return sock.send(data)
-    except (BlockingIOError, InterruptedError):
-        return 0
-
-
-def write_bytes(sock: socket.socket, fd: int, data: bytes) -> int:
-    """The same for bytes."""
     try:
         return sock.send(data)
     except (BlockingIOError, InterruptedError):

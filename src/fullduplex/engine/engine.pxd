@@ -23,8 +23,7 @@ cdef class Engine(Watcher):
     cdef public double now, spell, _wake_at, _reply_by
     cdef public bint closed, _ticking, _asked
     cdef public set _unwatched, _again
-    cdef public list _graveyard, _knocking
-    cdef public list _dirty, _replies
+    cdef public list _dirty, _graveyard, _knocking, _replies
     cdef public bytearray _told
     cdef public bint _telling
     cdef public Py_ssize_t _tell_next

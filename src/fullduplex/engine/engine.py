@@ -1,9 +1,9 @@
 """The engine: one poller for all links of a thread, served in ticks.
 
 A host - an event loop's adapter - watches the poller's descriptor and calls `tick` when it turns readable, or when the
-time it was asked for has come. One tick reads each ready socket once, into one shared buffer, then accepts, then writes
-what was said elsewhere meanwhile, and then looks at the clock: so bytes that waited while the loop was blocked are seen
-before a peer is called silent.
+time it was asked for has come. One tick reads each ready socket once, into one shared buffer, and writes the answers,
+some together; then it accepts, then writes what was said elsewhere meanwhile, and then looks at the clock: so bytes
+that waited while the loop was blocked are seen before a peer is called silent.
 
 Handlers run inside a tick. They may close any link, or all of them: closed links leave `links` at once, and their
 descriptors are closed at the end of the tick only, so that no newcomer can get a number that still has an event in the
@@ -294,12 +294,7 @@ class Engine(Watcher):
         again, self._again = self._again, set()
         for link in again:
             if link.fd >= 0 and not link.session.paused:
-                try:
-                    link.readable()
-                except Exception as error:
-                    self._broken(link, error)
-            if len(self._replies) >= TOGETHER or self.time() >= self._reply_by:
-                self._reply()
+                self.serve(link.fd, READ)
         self._reply()
 
     def _reply(self) -> None:

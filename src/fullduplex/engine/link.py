@@ -3,7 +3,8 @@
     bytes in    engine.tick -> readable -> session.receive -> owner.received -> session.conclude
     bytes out   session.out -> flush -> socket, and where the kernel takes no more, `unsent` until `writable`
 
-What is sent while input is served is corked and leaves in one write at its end. A link that ends does so in one of
+What is sent while input is served is corked and leaves in one write, when those that are ready together have been
+served. A link that ends does so in one of
 three ways: `finish` (what waits is sent first), `abort` (at once), or the peer does it.
 
 The owner may let go of its link, and of itself, while it is called: compiled, an attribute that is called is not held.
@@ -345,7 +346,7 @@ class Link:
         sent = 0
         if self.tls is None:
             try:
-                sent = calls.write_bytes(self.sock, self._direct, shared)
+                sent = calls.write(self.sock, self._direct, shared)
             except OSError as error:
                 self._lost(error)
                 return

@@ -133,7 +133,7 @@ class TLS:
             sealed += data
             del sealed[: calls.write(self.sock, self.fd, sealed)]
         elif data:
-            sent = calls.write_bytes(self.sock, self.fd, data)
+            sent = calls.write(self.sock, self.fd, data)
             if sent < len(data):
                 sealed += data[sent:]
         return not sealed

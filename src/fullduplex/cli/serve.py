@@ -44,9 +44,8 @@ With several workers, processes that share the port, one that dies is replaced; 
 and no client is refused.
 """
 
-LONGEST: Final = (
-    500  # characters that a client can put into a line: one write of a pipe (PIPE_BUF), unmixed with others
-)
+# Characters that a client can put into a line: one write of a pipe (PIPE_BUF), unmixed with others.
+LONGEST: Final = 500
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -150,9 +149,8 @@ async def _work(args: argparse.Namespace, context: ssl.SSLContext | None) -> Non
     """In one of several processes."""
     end = End()
     with Post(args.inherited) as post:
-        end.on_signals(
-            is_patient=True
-        )  # the second one may be the parent's, of who has sent the first to all processes
+        # The second one may be the parent's, of who has sent the first to all processes.
+        end.on_signals(is_patient=True)
         signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # a terminal with `stty tostop`: this is not the parent's group
         server = _make_server(args, context, Log(end, args.quiet), create_connection=Patient)
         server._bind = post.bind  # `sock` is one, and a host may have several addresses

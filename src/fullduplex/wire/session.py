@@ -303,7 +303,7 @@ class Session(Receiver):
 
     def _encode(self, extension: Extension, first: int, payload: Payload, compress: bool | None) -> tuple[int, Payload]:
         first, payload = extension.encode(first, payload, compress)
-        if not isinstance(payload, (bytes, bytearray, memoryview)):
+        if not isinstance(payload, (bytes, bytearray, memoryview)):  # a tuple, which is quicker than `Payload`
             raise TypeError(f"an extension makes bytes of a message, not {type(payload).__name__}")
         return first, payload
 

@@ -22,7 +22,7 @@ PLAIN_CALLBACKS, PLAIN_COROUTINES = "fullduplex interpreted, callbacks", "fulldu
 PICOWS, PICOWS_COROUTINES = "picows, callbacks", "picows, coroutines"
 LEVEL_1_CALLBACKS, LEVEL_1_COROUTINES = "fullduplex at level 1, callbacks", "fullduplex at level 1, coroutines"
 SPEED_CALLBACKS, SPEED_COROUTINES = "fullduplex[speed], callbacks", "fullduplex[speed], coroutines"
-UVLOOP_CALLBACKS = "fullduplex on uvloop, callbacks"
+UVLOOP_CALLBACKS, UVLOOP_COROUTINES = "fullduplex on uvloop, callbacks", "fullduplex on uvloop, coroutines"
 WEBSOCKETS, AIOHTTP, AIOHTTP_NG, SOCKETIFY = "websockets", "aiohttp", "aiohttp on zlib-ng", "socketify"
 
 RATES = [Column("rate", "messages/s"), Column("p99_us", "p99, µs")]
@@ -162,7 +162,10 @@ CLIENTS = [
     python(WEBSOCKETS, "clients.coroutines", "websockets"),
     python(AIOHTTP, "clients.aiohttp_async"),
 ]
-ON_UVLOOP = python(UVLOOP_CALLBACKS, "clients.ours_callback", "uvloop")
+ON_UVLOOP = [
+    python(UVLOOP_CALLBACKS, "clients.ours_callback", "uvloop"),
+    python(UVLOOP_COROUTINES, "clients.coroutines", "fullduplex-uvloop"),
+]
 FRAMES = python("picows, payloads not looked at", "clients.picows_callback", "frames")
 
 
@@ -195,7 +198,7 @@ def roundtrip(bench: Bench) -> Cases:
     on uvloop, ours on asyncio's own loop unless it says otherwise.
     """
     with started(ECHO[CALLBACKS], cpus()[1]) as server:
-        clients = [ON_UVLOOP, *(CLIENTS[:5] if bench.quick else CLIENTS)]
+        clients = [*ON_UVLOOP, *(CLIENTS[:5] if bench.quick else CLIENTS)]
         (samples,) = bench.clients(clients, {"round trip": _client(bench, "roundtrip", server.port)})
     columns = [Column("p99_us", "p99, µs"), Column("cpu_us", "µs CPU of the client")]
     about = "64 bytes there and back, one connection"
@@ -212,6 +215,7 @@ def roundtrip(bench: Bench) -> Cases:
                 Target(CALLBACKS, 1.0, PICOWS),
                 Target(UVLOOP_CALLBACKS, 1.0, PICOWS),
                 Target(COROUTINES, 1.0, PICOWS_COROUTINES),
+                Target(UVLOOP_COROUTINES, 1.0, PICOWS_COROUTINES),
             ],
         )
     ]

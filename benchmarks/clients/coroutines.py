@@ -1,4 +1,7 @@
-"""Client with coroutines, for the libraries that share one API: fullduplex on asyncio, the peers on uvloop."""
+"""Client with coroutines, for the libraries that share one API.
+
+The peers are on uvloop, fullduplex is on asyncio's own loop or, as "fullduplex-uvloop", there, too.
+"""
 
 import asyncio
 from importlib import import_module
@@ -10,6 +13,7 @@ from .meter import MESSAGE, Meter, Options, parse
 
 CLIENTS = {
     "fullduplex": "fullduplex",
+    "fullduplex-uvloop": "fullduplex",
     "picows": "picows.websockets.asyncio.client",
     "websockets": "websockets.asyncio.client",
 }

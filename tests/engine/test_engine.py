@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import logging
 import resource
 import socket
@@ -18,7 +19,8 @@ from engine.bench import Bench, Owner, Plain, Shaken
 from engine.test_link import binary, send, tell
 from fullduplex.engine import engine, poller
 from fullduplex.engine.engine import ACCEPT_PAUSE, LOOK, SLICE, TOGETHER, Acceptor
-from wire.frames import BINARY, CLOSE, Frame, close_payload, frame
+from fullduplex.engine.link import Link
+from wire.frames import BINARY, CLOSE, KEY, Frame, close_payload, frame
 
 
 class Door:
@@ -52,6 +54,60 @@ def test_nothing_is_ready(bench: Bench) -> None:
     assert owner.heard == []
 
 
+EMPTY = frame(BINARY, b"", key=KEY)  # which the kernel knows nothing of, nor the poller
+
+
+def test_the_only_link_is_read_unasked(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    owner = bench.link()
+    sent: list[bytes] = []
+
+    class Poller:
+        def poll(self, timeout: float, most: int) -> list[tuple[int, int]]:
+            sent.append(owner.read())
+            return []
+
+    owner.script["recv_into"] = [EMPTY]
+    owner.on["received"] = lambda: send(owner, b"answer")
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.engine, "_epoll", -1)
+        patch.setattr(bench.engine, "poller", Poller())
+        bench.tick()
+    assert sent == [frame(BINARY, b"answer")]
+
+
+def test_one_of_two_is_read_when_it_is_ready(bench: Bench) -> None:
+    owners = [bench.link(), bench.link()]
+    for owner in owners:
+        owner.script["recv_into"] = [EMPTY]
+    bench.tick()
+    owners.pop().link.abort("local", "test")
+    bench.tick()
+    assert owners[0].heard == []
+
+
+def test_the_only_link_is_not_read_while_it_is_paused(bench: Bench) -> None:
+    owner = bench.link()
+    owner.script["recv_into"] = [EMPTY]
+    owner.link.pause_reading()
+    bench.tick()
+    assert owner.heard == []
+    owner.link.resume_reading()
+    bench.tick()
+    assert owner.heard == [("received", b"")]
+
+
+def test_the_only_link_is_not_read_before_it_is_connected(bench: Bench) -> None:
+    sock, _ = bench.pair()
+    sock.script["connect_ex"] = [errno.EINPROGRESS]
+    owner = bench.link(sock=sock, opened=False, address="anywhere")
+    bench.engine.poller.modify(owner.link.fd, 0)  # the kernel does not tell yet
+    bench.tick()
+    assert owner.heard == []
+    bench.engine.poller.modify(owner.link.fd, owner.link.events())
+    bench.tick()
+    assert owner.heard == ["ready"]
+
+
 def test_the_host_is_asked_once(bench: Bench) -> None:
     owners = [bench.link(), bench.link()]
     for owner in owners * 2:
@@ -76,7 +132,7 @@ def test_who_asks_for_a_tick_in_each_tick_gets_one_a_turn(bench: Bench) -> None:
 
 
 def test_a_link_is_served_once_more_only_once(bench: Bench) -> None:
-    owner = bench.link()
+    owner, _ = bench.link(), bench.link()
     for _ in range(3):
         bench.engine.serve_again(owner.link)
     owner.script["recv_into"] = [b"\x82\x80\0\0\0\0"] * 3
@@ -278,7 +334,7 @@ def test_what_is_said_at_the_very_end_of_a_tick_leaves_in_the_next(bench: Bench)
 
 
 def test_who_is_to_be_served_once_more_in_a_tick_is_served_in_it(bench: Bench) -> None:
-    owner = bench.link()
+    owner, _ = bench.link(), bench.link()
     owner.on["received"] = lambda: bench.engine.serve_again(owner.link) if len(owner.heard) == 1 else None
     owner.script["recv_into"] = [b"\x82\x80\0\0\0\0"] * 2
     owner.say((BINARY, b"a"))
@@ -371,6 +427,22 @@ def test_a_handler_closes_the_engine(bench: Bench) -> None:
     assert door.owners == []
     assert bench.host.timer is None
     bench.tick()
+
+
+def test_the_only_link_closes_the_engine(bench: Bench) -> None:
+    owner = bench.link()
+    owner.on["received"] = bench.engine.close
+    owner.say((BINARY, b"a"))
+    bench.tick()
+    assert owner.heard == [("received", b"a"), ("ended", None)]
+
+
+def test_the_only_link_is_let_go_of_when_it_ends(bench: Bench) -> None:
+    Door(bench)  # the engine stays
+    owner = bench.link()
+    owner.link.abort("local", "test")
+    del owner.link
+    assert not any(isinstance(kept, Link) for kept in gc.get_referents(bench.engine))
 
 
 def test_a_handler_stops_listening(bench: Bench) -> None:

@@ -19,6 +19,7 @@ cdef class Engine(Watcher):
     cdef public dict acceptors
     cdef public int _epoll
     cdef public Py_ssize_t _count
+    cdef public Link _sole
     cdef public bytearray buffer
     cdef public double now, spell, _wake_at, _reply_by
     cdef public bint closed, _ticking, _asked
@@ -29,7 +30,7 @@ cdef class Engine(Watcher):
     cdef public Py_ssize_t _tell_next
 
     cpdef double time(self)
-    @cython.locals(end=double, count=Py_ssize_t)
+    @cython.locals(sole=Link, end=double, count=Py_ssize_t)
     cpdef tick(self)
     @cython.locals(link=Link)
     cpdef serve(self, int fd, int events)

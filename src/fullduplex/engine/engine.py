@@ -3,7 +3,8 @@
 A host - an event loop's adapter - watches the poller's descriptor and calls `tick` when it turns readable, or when the
 time it was asked for has come. One tick reads each ready socket once, into one shared buffer, and writes the answers,
 some together; then it accepts, then writes what was said elsewhere meanwhile, and then looks at the clock: so bytes
-that waited while the loop was blocked are seen before a peer is called silent.
+that waited while the loop was blocked are seen before a peer is called silent. Where there is one link only, it is read
+before the poller is asked.
 
 Handlers run inside a tick. They may close any link, or all of them: closed links leave `links` at once, and their
 descriptors are closed at the end of the tick only, so that no newcomer can get a number that still has an event in the
@@ -99,6 +100,7 @@ class Engine(Watcher):
         self._epoll = self.poller.fileno() if is_epoll else -1  # for `calls`
         self.links: list[Link | None] = []  # by their descriptors
         self._count = 0  # of links
+        self._sole: Link | None = None  # the only one, as a client's often is
         self.acceptors: dict[int, Acceptor] = {}
         self.wheel = Wheel()
         self.buffer = bytearray(BUFFER)
@@ -131,8 +133,15 @@ class Engine(Watcher):
         self.now = self.time()
         self._ticking = True
         end = self.now + self.spell
+        sole = self._sole
         try:
-            while True:
+            if sole is not None and sole.established and not sole.session.paused:
+                # The tick is for it, mostly: to ask the poller first would only keep its peer waiting.
+                self._reply_by = self.now + SLICE
+                self.serve(sole.fd, READ)
+                if self._replies:
+                    self._reply()
+            while not self.closed:
                 self._reply_by = self.now + SLICE
                 count = calls.poll(self.poller, self._epoll, BATCH, self)
                 if self._replies:
@@ -146,7 +155,7 @@ class Engine(Watcher):
                 if self._telling:
                     self._tell()
                 self.now = self.time()
-                if not count or self.now >= end or self.closed:
+                if not count or self.now >= end:
                     break
                 self._bury_all()
             if self.wheel.next() <= self.now:
@@ -216,6 +225,7 @@ class Engine(Watcher):
         self._told += bytes(max(0, more))
         self.links[link.fd] = link
         self._count += 1
+        self._sole = link if self._count == 1 else None
         self.wheel.add(link)
         if not self._ticking:
             self._tidy()
@@ -248,6 +258,7 @@ class Engine(Watcher):
         """The link is closed."""
         self.links[link.fd] = None
         self._count -= 1
+        self._sole = None
         if link.fd in self._unwatched:
             self._unwatched.discard(link.fd)
         else:

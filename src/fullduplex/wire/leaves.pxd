@@ -39,7 +39,7 @@ cdef extern from *:
 ctypedef unsigned char byte
 
 cdef enum:
-    SMALLEST = 1000  # bytes; malloc is quickest with what is at most a little more
+    SMALLEST = 511  # bytes; up to 512, its last zero included, Python keeps them in pools of its own
 
 
 cdef extern from *:

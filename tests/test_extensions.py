@@ -6,7 +6,7 @@ import pytest
 
 import fullduplex.extensions as public
 from fullduplex.testing import Pair
-from fullduplex.wire.codec import BINARY_FRAME
+from fullduplex.wire.opcodes import BINARY_FRAME
 from fullduplex.wire.session import Session
 
 

@@ -10,7 +10,7 @@ import pytest
 from fullduplex import Policy
 from fullduplex.api.settings import Settings, make_extensions
 from fullduplex.extensions import PerMessageDeflate, TransferRate
-from fullduplex.wire.codec import NO_LIMIT
+from fullduplex.wire.opcodes import NO_LIMIT
 
 DEFAULTS: dict[str, Any] = {
     "open_timeout": 10,

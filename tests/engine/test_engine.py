@@ -18,8 +18,9 @@ import pytest
 from engine.bench import Bench, Owner, Plain, Shaken
 from engine.test_link import binary, send, tell
 from fullduplex.engine import engine, poller
-from fullduplex.engine.engine import ACCEPT_PAUSE, LOOK, SLICE, TOGETHER, Acceptor
+from fullduplex.engine.engine import Acceptor
 from fullduplex.engine.link import Link
+from fullduplex.engine.shares import ACCEPT_PAUSE, LOOK, SLICE, TOGETHER
 from wire.frames import BINARY, CLOSE, KEY, Frame, close_payload, frame
 
 

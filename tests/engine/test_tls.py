@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import pytest
 
 from engine.bench import Bench, Plain, Shaken
-from fullduplex.engine.tls import PORTION, TLS
+from fullduplex.engine.shares import PORTION
+from fullduplex.engine.tls import TLS
 
 MOST = 262_144
 TURNS = 10_000

@@ -10,7 +10,6 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fullduplex.wire.codec import FIN
 from fullduplex.wire.deflate import CLIENT_BITS, CLIENT_NO_CONTEXT, SERVER_BITS, SERVER_NO_CONTEXT, PerMessageDeflate
 from fullduplex.wire.errors import PayloadTooBig, ProtocolError
 from fullduplex.wire.extensions import (
@@ -21,7 +20,7 @@ from fullduplex.wire.extensions import (
     format_extensions,
     parse_extensions,
 )
-from fullduplex.wire.opcodes import Opcode
+from fullduplex.wire.opcodes import FIN, Opcode
 from properties.streams import law
 
 TAIL = b"\x00\x00\xff\xff"

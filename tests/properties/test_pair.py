@@ -14,11 +14,10 @@ from hypothesis.stateful import (
 )
 
 from fullduplex.testing import End, Pair
-from fullduplex.wire.codec import BINARY_FRAME, TEXT_FRAME
 from fullduplex.wire.errors import ConcurrencyError, ConnectionClosed, ConnectionClosedOK
 from fullduplex.wire.extensions import RSV1, ExtensionFactory, Stack
 from fullduplex.wire.limits import Limits
-from fullduplex.wire.opcodes import Close, State
+from fullduplex.wire.opcodes import BINARY_FRAME, TEXT_FRAME, Close, State
 from fullduplex.wire.receiver import Fragment
 from fullduplex.wire.session import Session
 from fullduplex.wire.transfer import TransferRate

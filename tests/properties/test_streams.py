@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fullduplex.testing import Pair
-from fullduplex.wire.codec import BINARY_FRAME, TEXT_FRAME, MaskKeys
+from fullduplex.wire.codec import MaskKeys
 from fullduplex.wire.extensions import RSV2, RSV3, ExtensionFactory, Stack
 from fullduplex.wire.limits import Limits
-from fullduplex.wire.opcodes import State
+from fullduplex.wire.opcodes import BINARY_FRAME, TEXT_FRAME, State
 from fullduplex.wire.session import Session
 from fullduplex.wire.transfer import TransferRate
 from properties.streams import (

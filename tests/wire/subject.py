@@ -6,10 +6,9 @@ import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
-from fullduplex.wire.codec import FIN, OPCODE
 from fullduplex.wire.errors import ConnectionClosedError, PayloadTooBig, ProtocolError
 from fullduplex.wire.extensions import RSV1, Extension, ExtensionFactory, Parameters, Payload
-from fullduplex.wire.opcodes import Close, CloseCode, State
+from fullduplex.wire.opcodes import FIN, OPCODE, Close, CloseCode, State
 from fullduplex.wire.receiver import Fragment
 from fullduplex.wire.session import Session
 from wire.frames import CLOSE, KEY, PING, TEXT, Frame, close_payload, frame, read_frames

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import pytest
 
-from fullduplex.wire.codec import NO_LIMIT
 from fullduplex.wire.extensions import RSV1, Extension, widened
 from fullduplex.wire.limits import MAX_MESSAGE
+from fullduplex.wire.opcodes import NO_LIMIT
 from wire.frames import BINARY, CLOSE, CONT, PING, PONG, TEXT
 from wire.subject import Make, Spy, Subject
 

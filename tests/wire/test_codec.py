@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from fullduplex.wire.codec import MAX_HEAD, MaskKeys, append_frame, broken_rule, head_length, head_size, mask
+from fullduplex.wire.codec import MaskKeys, append_frame, broken_rule, head_length, head_size, mask
+from fullduplex.wire.opcodes import MAX_HEAD
 from wire.frames import KEY, Frame, frame, read_frames, xor
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "frames.json").read_text())["frames"]

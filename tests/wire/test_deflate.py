@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 from fullduplex.wire import deflate
-from fullduplex.wire.codec import FIN
 from fullduplex.wire.deflate import COMPRESSORS, INFLATERS, MAX_FINAL_BLOCKS, THRESHOLD, Deflate, PerMessageDeflate
 from fullduplex.wire.errors import NegotiationError, PayloadTooBig, ProtocolError
 from fullduplex.wire.extensions import (
@@ -25,7 +24,7 @@ from fullduplex.wire.extensions import (
     format_extensions,
     parse_extensions,
 )
-from fullduplex.wire.opcodes import Opcode
+from fullduplex.wire.opcodes import FIN, Opcode
 
 TEXT = FIN | Opcode.TEXT
 TAIL = b"\x00\x00\xff\xff"

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from fullduplex.wire.codec import TEXT_FRAME
 from fullduplex.wire.deflate import PerMessageDeflate
 from fullduplex.wire.errors import PayloadTooBig, ProtocolError
 from fullduplex.wire.extensions import RSV1, RSV2, RSV3, Extension, widened
 from fullduplex.wire.limits import MAX_MESSAGE, SMALL_FRAGMENT, UNLIMITED, Limits
+from fullduplex.wire.opcodes import TEXT_FRAME
 from fullduplex.wire.rate import make_meter
 from fullduplex.wire.receiver import Receiver
 from wire.frames import BINARY, CLOSE, CONT, KEY, PING, PONG, TEXT, close_payload, frame, pieces

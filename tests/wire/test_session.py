@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fullduplex.wire.codec import BINARY_FRAME, TEXT_FRAME, MaskKeys
+from fullduplex.wire.codec import MaskKeys
 from fullduplex.wire.errors import (
     ConcurrencyError,
     ConnectionClosed,
@@ -18,7 +18,7 @@ from fullduplex.wire.errors import (
 from fullduplex.wire.extensions import RSV1, Extension
 from fullduplex.wire.keepalive import FOREVER
 from fullduplex.wire.limits import Limits
-from fullduplex.wire.opcodes import Close, State
+from fullduplex.wire.opcodes import BINARY_FRAME, TEXT_FRAME, Close, State
 from fullduplex.wire.session import Session
 from fullduplex.wire.states import TRANSITIONS, Event
 from wire.frames import BINARY, CLOSE, CONT, PING, PONG, TEXT, Frame, close_payload, frame

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable
 
 from ..engine.link import Link
-from ..wire.codec import BINARY_FRAME, TEXT_FRAME, append_frame
+from ..wire.codec import append_frame
 from ..wire.errors import WebSocketException
 from ..wire.extensions import Extension, Payload
 from ..wire.limits import GATHER
-from ..wire.opcodes import OPEN
+from ..wire.opcodes import BINARY_FRAME, OPEN, TEXT_FRAME
 from .connection import Connection
 from .messages import BytesLike, Data, encode
 from .slow import Policy, check_policy

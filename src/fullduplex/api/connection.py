@@ -14,10 +14,9 @@ from types import TracebackType
 from typing import Any, Final, Literal, Self, overload
 
 from ..engine.link import Link, Owner
-from ..wire.codec import BINARY_FRAME, TEXT_FRAME
 from ..wire.errors import ConcurrencyError, ConnectionClosed, ConnectionClosedOK
 from ..wire.limits import FAIR, GATHER
-from ..wire.opcodes import CLOSING, CONNECTING, OPEN, CloseCode, Opcode
+from ..wire.opcodes import BINARY_FRAME, CLOSING, CONNECTING, OPEN, TEXT_FRAME, CloseCode, Opcode
 from ..wire.receiver import Fragment
 from ..wire.session import Session
 from . import contexts, direct

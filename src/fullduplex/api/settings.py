@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from ..engine.engine import Engine
-from ..wire.codec import NO_LIMIT, MaskKeys
+from ..wire.codec import MaskKeys
 from ..wire.deflate import PerMessageDeflate
 from ..wire.extensions import ExtensionFactory
 from ..wire.limits import MAX_QUEUE_SIZE, UNLIMITED, Limits
+from ..wire.opcodes import NO_LIMIT
 from ..wire.session import Session
 from .slow import Policy, check_policy
 

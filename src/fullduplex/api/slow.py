@@ -17,8 +17,7 @@ from collections import OrderedDict
 from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any, Final
 
-from ..wire.codec import BINARY_FRAME, TEXT_FRAME
-from ..wire.opcodes import OPEN, CloseCode
+from ..wire.opcodes import BINARY_FRAME, OPEN, TEXT_FRAME, CloseCode
 from ..wire.session import Session
 from .messages import BytesLike, encode
 

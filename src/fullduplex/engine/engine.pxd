@@ -4,7 +4,8 @@ from . cimport calls
 from .link cimport Link
 from .poller cimport Watcher
 
-cdef int READ, WRITE
+cdef int READ, WRITE, LOOK, TOGETHER
+cdef double SLICE
 
 cdef class Acceptor:
     cdef public object engine, sock, accepted

@@ -19,28 +19,14 @@ import os
 import socket
 import time
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Protocol
 
 from ..wire.opcodes import OPEN, CloseCode
 from . import calls
 from .link import Link
 from .poller import READ, WRITE, Poller, Watcher, make_poller, system
+from .shares import ACCEPT_PAUSE, BATCH, BUFFER, LOOK, SLICE, SPELL, TOGETHER
 from .timers import NEVER, NO_SLOT, Timed, Wheel
-
-# What one socket may bring in one tick, so that none can hog it.
-BUFFER: Final = 131_072
-# Sockets served in one tick, and connections accepted from one listening socket.
-BATCH: Final = 512
-# Answers that leave together, so that a peer which sleeps is woken once and not by each of them; fewer after a SLICE.
-TOGETHER: Final = 32
-# Seconds that a tick goes on for while there is more to serve: a trip through the event loop costs as much as serving
-# some sockets, and so long nobody else in the loop has its turn.
-SPELL: Final = 0.001
-# Seconds that writing for others than who is served takes at a stretch; after how many writes the clock is looked at.
-SLICE: Final = 0.001
-LOOK: Final = 8
-# Seconds without accepting after an error, such as no descriptors left.
-ACCEPT_PAUSE: Final = 0.25
 
 logger = logging.getLogger("fullduplex.engine")
 clock = time.monotonic

@@ -3,6 +3,8 @@ cimport cython
 from . cimport calls
 from .engine cimport Engine
 
+cdef int PORTION
+
 cdef class TLS:
     cdef public object sock, incoming, outgoing, ssl_object, _openssl
     cdef public int fd

@@ -13,15 +13,13 @@ from __future__ import annotations
 import socket
 import ssl
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from . import calls
+from .shares import PORTION
 
 if TYPE_CHECKING:
     from .engine import Engine
-
-# Bytes that OpenSSL is given at once: two records.
-PORTION: Final = 32_768
 
 
 class TLS:

@@ -1,12 +1,14 @@
 from . cimport leaves
-from libc.stdint cimport uint64_t
+
+# What is imported, as C knows it.
+cdef int BINARY, CLOSE, CONT, FIN, LENGTH, MASK, MAX_CONTROL, OPCODE, PONG, RSV
 
 cdef class MaskKeys:
     cdef public bytes _page
     cdef public Py_ssize_t _at
     cpdef bytes next(self)
 
-cpdef int head_size(int second)
+cpdef int head_size(int second) except -1
 cpdef object head_length(bytes head)
 cpdef str broken_rule(int first, int second, bint server, bint continues, int rsv=*)
 cpdef bytes mask(data, key)

@@ -16,28 +16,7 @@ from typing import Final
 
 from . import leaves
 from .limits import MAX_CONTROL
-from .opcodes import Opcode
-
-FIN: Final = 0x80
-RSV: Final = 0x70
-OPCODE: Final = 0x0F
-MASK: Final = 0x80
-LENGTH: Final = 0x7F
-
-MAX_HEAD: Final = 14
-# The largest length that a frame can declare: its highest bit is 0. Section 5.2.
-NO_LIMIT: Final = 2**63 - 1
-
-# Opcodes as plain numbers, which are the quicker to compare with.
-CONT: Final = int(Opcode.CONT)
-TEXT: Final = int(Opcode.TEXT)
-BINARY: Final = int(Opcode.BINARY)
-CLOSE: Final = int(Opcode.CLOSE)
-PONG: Final = int(Opcode.PONG)
-
-# The first byte of a message in one frame.
-TEXT_FRAME: Final = FIN | TEXT
-BINARY_FRAME: Final = FIN | BINARY
+from .opcodes import BINARY, CLOSE, CONT, FIN, LENGTH, MASK, OPCODE, PONG, RSV
 
 # Mask keys come from the system's strong source, a page at a time. Section 5.3; no key is used twice.
 _PAGE: Final = 4096
@@ -71,7 +50,7 @@ def head_length(head: bytes) -> int:
     """The payload's length that a complete head declares; -1 if it is not in its shortest form. Section 5.2."""
     length = head[1] & LENGTH
     if length == 126:
-        length = int.from_bytes(head[2:4], "big")
+        length = head[2] << 8 | head[3]
         return length if length > 125 else -1
     if length == 127:
         length = int.from_bytes(head[2:10], "big")

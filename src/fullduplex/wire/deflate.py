@@ -21,11 +21,10 @@ from collections.abc import Hashable, Iterable, Sequence
 from importlib import import_module
 from typing import Any, Final, NamedTuple
 
-from .codec import FIN, NO_LIMIT, OPCODE
 from .errors import NegotiationError, PayloadTooBig, ProtocolError, excerpt
 from .extensions import RSV1, Extension, ExtensionFactory, Parameters, Payload
 from .memory import trim
-from .opcodes import CloseCode
+from .opcodes import FIN, NO_LIMIT, OPCODE, CloseCode
 
 # What we compress with, and as a server ask of clients. JSON of 512 bytes and of 16 KiB becomes 3 to 4 % larger than
 # with zlib's default, 15 bits and memory level 8; a compressor holds 40 KiB instead of 200, and what is kept of what

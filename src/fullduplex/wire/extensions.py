@@ -17,9 +17,9 @@ import re
 from collections.abc import Hashable, Iterable, Sequence
 from typing import Final, TypeAlias
 
-from .codec import NO_LIMIT
 from .errors import InvalidHeader, NegotiationError, excerpt
 from .headers import TOKEN, is_token
+from .opcodes import NO_LIMIT
 
 RSV1: Final = 0x40
 RSV2: Final = 0x20

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 
 class Opcode(enum.IntEnum):
@@ -15,6 +15,29 @@ class Opcode(enum.IntEnum):
     CLOSE = 0x8
     PING = 0x9
     PONG = 0xA
+
+
+# The bits of a frame's first two bytes. Section 5.2.
+FIN: Final = 0x80
+RSV: Final = 0x70
+OPCODE: Final = 0x0F
+MASK: Final = 0x80
+LENGTH: Final = 0x7F
+
+MAX_HEAD: Final = 14
+# The largest length that a frame can declare: its highest bit is 0. Section 5.2.
+NO_LIMIT: Final = 2**63 - 1
+
+# Opcodes as plain numbers, which are the quicker to compare with.
+CONT: Final = int(Opcode.CONT)
+TEXT: Final = int(Opcode.TEXT)
+BINARY: Final = int(Opcode.BINARY)
+CLOSE: Final = int(Opcode.CLOSE)
+PONG: Final = int(Opcode.PONG)
+
+# The first byte of a message in one frame.
+TEXT_FRAME: Final = FIN | TEXT
+BINARY_FRAME: Final = FIN | BINARY
 
 
 class State(enum.IntEnum):

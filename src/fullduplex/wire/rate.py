@@ -9,11 +9,10 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from .codec import FIN
 from .extensions import Payload
 from .keepalive import FOREVER
 from .limits import Limits
-from .opcodes import Opcode
+from .opcodes import FIN, Opcode
 
 # Seconds' worth of a rate that may leave at once after a pause, and in one frame. A driver's clock is coarse, and may
 # be late by less than the difference.

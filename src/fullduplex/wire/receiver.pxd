@@ -1,10 +1,11 @@
 cimport cython
 
 from . cimport leaves
+from .codec cimport broken_rule, head_length, head_size
 from .extensions cimport Extension
 from .flags cimport flag
 
-cdef int BINARY_FRAME, CLOSE, CONT, FIN, MASK, OPCODE, RSV, TEXT, TEXT_FRAME
+cdef int BINARY_FRAME, CLOSE, CONT, FIN, MASK, MAX_HEAD, MAX_QUEUE_SIZE, OPCODE, RSV, SMALL_FRAGMENT, TEXT, TEXT_FRAME
 
 cdef class Fragment:
     cdef public object data
@@ -36,7 +37,7 @@ cdef class Receiver:
     cdef _receive(self, bytearray data, Py_ssize_t size)
     cdef bint _expects_message(self)
     cdef Py_ssize_t _receive_frame(self, bytearray data, Py_ssize_t at, Py_ssize_t size) except -1
-    @cython.locals(held=Py_ssize_t, head=bytes, need=int, opcode=int)
+    @cython.locals(held=Py_ssize_t, head=bytes, rule=str, need=int, opcode=int)
     cdef Py_ssize_t _receive_head(self, bytearray data, Py_ssize_t at, Py_ssize_t size) except -1
     @cython.locals(opcode=int, extension=Extension)
     cdef bint _begin_data(self, int first, long long length) except -1

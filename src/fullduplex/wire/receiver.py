@@ -12,7 +12,11 @@ from __future__ import annotations
 import codecs
 
 from . import leaves
-from .codec import (
+from .codec import broken_rule, head_length, head_size
+from .errors import PayloadTooBig, ProtocolError
+from .extensions import Extension, widened
+from .limits import MAX_QUEUE_SIZE, SMALL_FRAGMENT
+from .opcodes import (
     BINARY_FRAME,
     CLOSE,
     CONT,
@@ -24,14 +28,9 @@ from .codec import (
     RSV,
     TEXT,
     TEXT_FRAME,
-    broken_rule,
-    head_length,
-    head_size,
+    CloseCode,
+    is_sendable,
 )
-from .errors import PayloadTooBig, ProtocolError
-from .extensions import Extension, widened
-from .limits import MAX_QUEUE_SIZE, SMALL_FRAGMENT
-from .opcodes import CloseCode, is_sendable
 from .rate import Meter
 
 
@@ -206,7 +205,7 @@ class Receiver:
     def _receive_head(self, data: bytearray, at: int, size: int) -> int:
         """Read a frame's head from `at` on, or as much as there is; return where it stopped."""
         held = len(self._stash)
-        head = self._stash + data[at : min(size, at + MAX_HEAD - held)]
+        head = self._stash + leaves.payload(data, at, min(size, at + MAX_HEAD - held), False)
         self._stash = head
         if len(head) < 2:
             return size
@@ -345,7 +344,7 @@ class Receiver:
         message = self._message
         assert message is not None
         data: str | bytes
-        rest = bytearray()
+        rest = None
         if self._message_opcode != TEXT:
             data = bytes(message)
         elif complete and not self._valid:
@@ -360,7 +359,7 @@ class Receiver:
         if not self._skipping:
             self.inbox.append(Fragment(data, complete) if self.streaming else data)
             self.inbox_size += len(data)
-        self._message = None if complete else rest
+        self._message = None if complete else rest or bytearray()
         self._valid = 0
         if complete:
             self._completed += 1

@@ -21,7 +21,7 @@ from __future__ import annotations
 from typing import Final
 
 from . import leaves
-from .codec import FIN, MaskKeys
+from .codec import MaskKeys
 from .errors import (
     ConcurrencyError,
     ConnectionClosed,
@@ -43,7 +43,7 @@ from .limits import (
     UNLIMITED,
     Limits,
 )
-from .opcodes import CLOSED, CLOSING, CONNECTING, OPEN, Close, CloseCode, Opcode, is_sendable
+from .opcodes import CLOSED, CLOSING, CONNECTING, FIN, OPEN, Close, CloseCode, Opcode, is_sendable
 from .rate import Pacer, make_meter
 from .receiver import Receiver
 from .states import TRANSITIONS, Event

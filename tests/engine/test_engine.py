@@ -58,8 +58,15 @@ def test_nothing_is_ready(bench: Bench) -> None:
 EMPTY = frame(BINARY, b"", key=KEY)  # which the kernel knows nothing of, nor the poller
 
 
-def test_the_only_link_is_read_unasked(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def alone(bench: Bench) -> Owner:
+    """A link that is to be read unasked: nobody else is there, and nothing was left."""
     owner = bench.link()
+    bench.tick()
+    return owner
+
+
+def test_the_only_link_is_read_unasked(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    owner = alone(bench)
     sent: list[bytes] = []
 
     class Poller:
@@ -76,8 +83,43 @@ def test_the_only_link_is_read_unasked(bench: Bench, monkeypatch: pytest.MonkeyP
     assert sent == [frame(BINARY, b"answer")]
 
 
+def test_the_only_link_is_not_read_twice_where_something_was_left(bench: Bench) -> None:
+    owner = alone(bench)
+    owner.on["received"] = lambda: owner.say((BINARY, b"more"))
+    owner.say((BINARY, b"a"))
+    bench.tick()  # unasked, and as the poller says so: a tick is one batch here
+    assert len(owner.heard) == 2
+    bench.tick()  # as the poller says so
+    assert len(owner.heard) == 3
+
+
+def test_the_only_link_is_not_read_where_it_will_be_anyway(bench: Bench) -> None:
+    owner = alone(bench)
+    bench.engine.serve_again(owner.link)
+    owner.script["recv_into"] = [EMPTY] * 2
+    bench.tick()
+    assert len(owner.heard) == 1
+
+
+def test_what_comes_while_the_only_link_is_served_comes_then(bench: Bench) -> None:
+    owner = alone(bench)
+
+    def take_long() -> None:
+        bench.engine.clock += 1
+        if len(owner.heard) == 1:
+            owner.say((BINARY, b"meanwhile"))
+
+    owner.on["received"] = take_long
+    owner.say((BINARY, b"a"))
+    before = bench.engine.clock
+    bench.tick()
+    assert owner.heard == [("received", b"a"), ("received", b"meanwhile")]
+    assert owner.link.session.received_at == before + 1
+
+
 def test_one_of_two_is_read_when_it_is_ready(bench: Bench) -> None:
     owners = [bench.link(), bench.link()]
+    bench.tick()
     for owner in owners:
         owner.script["recv_into"] = [EMPTY]
     bench.tick()
@@ -87,7 +129,7 @@ def test_one_of_two_is_read_when_it_is_ready(bench: Bench) -> None:
 
 
 def test_the_only_link_is_not_read_while_it_is_paused(bench: Bench) -> None:
-    owner = bench.link()
+    owner = alone(bench)
     owner.script["recv_into"] = [EMPTY]
     owner.link.pause_reading()
     bench.tick()
@@ -102,6 +144,7 @@ def test_the_only_link_is_not_read_before_it_is_connected(bench: Bench) -> None:
     sock.script["connect_ex"] = [errno.EINPROGRESS]
     owner = bench.link(sock=sock, opened=False, address="anywhere")
     bench.engine.poller.modify(owner.link.fd, 0)  # the kernel does not tell yet
+    bench.tick()
     bench.tick()
     assert owner.heard == []
     bench.engine.poller.modify(owner.link.fd, owner.link.events())
@@ -133,7 +176,7 @@ def test_who_asks_for_a_tick_in_each_tick_gets_one_a_turn(bench: Bench) -> None:
 
 
 def test_a_link_is_served_once_more_only_once(bench: Bench) -> None:
-    owner, _ = bench.link(), bench.link()
+    owner = bench.link()
     for _ in range(3):
         bench.engine.serve_again(owner.link)
     owner.script["recv_into"] = [b"\x82\x80\0\0\0\0"] * 3
@@ -335,7 +378,7 @@ def test_what_is_said_at_the_very_end_of_a_tick_leaves_in_the_next(bench: Bench)
 
 
 def test_who_is_to_be_served_once_more_in_a_tick_is_served_in_it(bench: Bench) -> None:
-    owner, _ = bench.link(), bench.link()
+    owner = bench.link()
     owner.on["received"] = lambda: bench.engine.serve_again(owner.link) if len(owner.heard) == 1 else None
     owner.script["recv_into"] = [b"\x82\x80\0\0\0\0"] * 2
     owner.say((BINARY, b"a"))
@@ -431,7 +474,7 @@ def test_a_handler_closes_the_engine(bench: Bench) -> None:
 
 
 def test_the_only_link_closes_the_engine(bench: Bench) -> None:
-    owner = bench.link()
+    owner = alone(bench)
     owner.on["received"] = bench.engine.close
     owner.say((BINARY, b"a"))
     bench.tick()

@@ -94,7 +94,7 @@ def test_what_is_said_outside_a_tick_leaves_in_the_next_one(bench: Bench) -> Non
 
 
 def test_nothing_to_read_after_all(bench: Bench) -> None:
-    owner, _ = bench.link(), bench.link()
+    owner = bench.link()
     for error in (BlockingIOError(), InterruptedError()):
         owner.script["recv_into"] = [error]
         owner.say((BINARY, b"a"))
@@ -1260,7 +1260,6 @@ def test_reading_wants_to_write(bench: Bench) -> None:
 
 def test_reading_wants_to_write_while_paused(bench: Bench) -> None:
     """It is no hang-up: what is to be written must leave."""
-    bench.link()
     owner, openssl = shaken(bench)
     owner.on["received"] = owner.link.pause_reading
     owner.script["send"] = [BlockingIOError()]

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from fullduplex.wire.codec import MaskKeys, append_frame, broken_rule, head_length, head_size, mask
-from fullduplex.wire.opcodes import MAX_HEAD
+from fullduplex.wire.opcodes import MAX_FRAME_HEAD
 from wire.frames import KEY, Frame, frame, read_frames, xor
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "frames.json").read_text())["frames"]
@@ -44,7 +44,7 @@ class TestHead:
             if length > 0xFFFF and other == 126:
                 continue
             head = frame(2, declared=length, form=other, key=key)
-            assert head_size(head[1]) == len(head) <= MAX_HEAD
+            assert head_size(head[1]) == len(head) <= MAX_FRAME_HEAD
             assert head_length(head) == (length if other == form else -1)
 
     def test_size_by_the_second_byte(self) -> None:
@@ -52,7 +52,7 @@ class TestHead:
             assert head_size(second) == len(frame(2, form=second & 0x7F, key=KEY if second >= 0x80 else None))
 
     def test_longest(self) -> None:
-        assert len(frame(2, form=127, key=KEY)) == MAX_HEAD
+        assert len(frame(2, form=127, key=KEY)) == MAX_FRAME_HEAD
 
 
 class TestAppend:

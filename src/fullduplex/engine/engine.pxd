@@ -21,6 +21,7 @@ cdef class Engine(Watcher):
     cdef public int _epoll
     cdef public Py_ssize_t _count
     cdef public Link _sole
+    cdef public bint _exhausted
     cdef public bytearray buffer
     cdef public double now, spell, _wake_at, _reply_by
     cdef public bint closed, _ticking, _asked

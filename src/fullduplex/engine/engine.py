@@ -3,8 +3,8 @@
 A host - an event loop's adapter - watches the poller's descriptor and calls `tick` when it turns readable, or when the
 time it was asked for has come. One tick reads each ready socket once, into one shared buffer, and writes the answers,
 some together; then it accepts, then writes what was said elsewhere meanwhile, and then looks at the clock: so bytes
-that waited while the loop was blocked are seen before a peer is called silent. Where there is one link only, it is read
-before the poller is asked.
+that waited while the loop was blocked are seen before a peer is called silent. A link that has always been alone is
+read before the poller is asked, unless something was left last time.
 
 Handlers run inside a tick. They may close any link, or all of them: closed links leave `links` at once, and their
 descriptors are closed at the end of the tick only, so that no newcomer can get a number that still has an event in the
@@ -86,7 +86,8 @@ class Engine(Watcher):
         self._epoll = self.poller.fileno() if is_epoll else -1  # for `calls`
         self.links: list[Link | None] = []  # by their descriptors
         self._count = 0  # of links
-        self._sole: Link | None = None  # the only one, as a client's often is
+        self._sole: Link | None = None  # who has been alone since it came, as a client's often is
+        self._exhausted = False  # the last poll found nothing
         self.acceptors: dict[int, Acceptor] = {}
         self.wheel = Wheel()
         self.buffer = bytearray(BUFFER)
@@ -119,7 +120,7 @@ class Engine(Watcher):
         self.now = self.time()
         self._ticking = True
         end = self.now + self.spell
-        sole = self._sole
+        sole = self._sole if self._exhausted and not self._again else None
         try:
             if sole is not None and sole.established and not sole.session.paused:
                 # The tick is for it, mostly: to ask the poller first would only keep its peer waiting.
@@ -127,6 +128,7 @@ class Engine(Watcher):
                 self.serve(sole.fd, READ)
                 if self._replies:
                     self._reply()
+                self.now = self.time()
             while not self.closed:
                 self._reply_by = self.now + SLICE
                 count = calls.poll(self.poller, self._epoll, BATCH, self)
@@ -141,6 +143,7 @@ class Engine(Watcher):
                 if self._telling:
                     self._tell()
                 self.now = self.time()
+                self._exhausted = not count
                 if not count or self.now >= end:
                     break
                 self._bury_all()

@@ -1,4 +1,4 @@
-"""The numbers of RFC 6455: opcodes (5.2, 11.8), close codes (7.4, 11.7), the connection's states (the W3C's names)."""
+"""The numbers of RFC 6455: of frames (5.2, 11.8), close codes (7.4, 11.7), a connection's states (the W3C's names)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ OPCODE: Final = 0x0F
 MASK: Final = 0x80
 LENGTH: Final = 0x7F
 
-MAX_HEAD: Final = 14
+MAX_FRAME_HEAD: Final = 14
 # The largest length that a frame can declare: its highest bit is 0. Section 5.2.
 NO_LIMIT: Final = 2**63 - 1
 

@@ -5,7 +5,7 @@ from .codec cimport broken_rule, head_length, head_size
 from .extensions cimport Extension
 from .flags cimport flag
 
-cdef int BINARY_FRAME, CLOSE, CONT, FIN, MASK, MAX_HEAD, MAX_QUEUE_SIZE, OPCODE, RSV, SMALL_FRAGMENT, TEXT, TEXT_FRAME
+cdef int BINARY_FRAME, CLOSE, CONT, FIN, MASK, MAX_FRAME_HEAD, MAX_QUEUE_SIZE, OPCODE, RSV, SMALL_FRAGMENT, TEXT, TEXT_FRAME
 
 cdef class Fragment:
     cdef public object data

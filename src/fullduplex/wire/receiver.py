@@ -22,7 +22,7 @@ from .opcodes import (
     CONT,
     FIN,
     MASK,
-    MAX_HEAD,
+    MAX_FRAME_HEAD,
     NO_LIMIT,
     OPCODE,
     RSV,
@@ -205,7 +205,7 @@ class Receiver:
     def _receive_head(self, data: bytearray, at: int, size: int) -> int:
         """Read a frame's head from `at` on, or as much as there is; return where it stopped."""
         held = len(self._stash)
-        head = self._stash + leaves.payload(data, at, min(size, at + MAX_HEAD - held), False)
+        head = self._stash + leaves.payload(data, at, min(size, at + MAX_FRAME_HEAD - held), False)
         self._stash = head
         if len(head) < 2:
             return size

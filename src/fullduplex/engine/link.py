@@ -4,8 +4,8 @@
     bytes out   session.out -> flush -> socket, and where the kernel takes no more, `unsent` until `writable`
 
 What is sent while input is served is corked and leaves in one write, when those that are ready together have been
-served. A link that ends does so in one of
-three ways: `finish` (what waits is sent first), `abort` (at once), or the peer does it.
+served. A link that ends does so in one of three ways: `finish` (what waits is sent first), `abort` (at once), or the
+peer does it.
 
 The owner may let go of its link, and of itself, while it is called: compiled, an attribute that is called is not held.
 So it is put into a variable first, which is.
@@ -108,7 +108,7 @@ class Link:
         self.corked = False
         self.dirty = False
         self.shared: bytes | None = None  # a frame that many are sent; it goes before `session.out`
-        self.followed = False  # by some of it, which nobody else is going to write
+        self.followed = False  # by what is in `session.out`, which nobody else is going to flush
         self.unsent: bytearray | None = None
         self.slow_since = NEVER  # when too much began to wait, or the peer took a part of it last ...
         self.slow_size = 0  # ... and how much it was then

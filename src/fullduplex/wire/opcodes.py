@@ -24,6 +24,7 @@ OPCODE: Final = 0x0F
 MASK: Final = 0x80
 LENGTH: Final = 0x7F
 
+# Bytes of the longest head of a frame: two, a length of 64 bits, a mask key. Section 5.2.
 MAX_FRAME_HEAD: Final = 14
 # The largest length that a frame can declare: its highest bit is 0. Section 5.2.
 NO_LIMIT: Final = 2**63 - 1

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from clocks import use_clock
 from e2e.tools import until
 from fullduplex import (
     InvalidStatus,
@@ -29,7 +30,6 @@ from fullduplex import (
 from fullduplex.api import admission
 from fullduplex.api.admission import IPV4_MAPPED, LOG_INTERVAL, REFUSAL_TIME, Statistics, find_place
 from fullduplex.api.host import get_engine
-from fullduplex.engine import engine
 from fullduplex.wire.limits import Limits
 from peers import HOST, REQUEST, Raw, echo, port_of, raw_client, tls, url
 from support import LoopFactory, asynchronous, run
@@ -52,7 +52,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(engine, "clock", lambda: clock.now)
+    use_clock(monkeypatch, lambda: clock.now)
     return clock
 
 

@@ -194,7 +194,7 @@ async def test_streaming() -> None:
         await sending
         await peer.send("whole")
         await peer.send(b"whole")
-        await until(lambda: len(ws.session.inbox) == 2)
+        await until(lambda: ws.session.queued() == 2)
         assert [part async for part in ws.recv_streaming()] == ["whole"]
         assert [part async for part in ws.recv_streaming(decode=True)] == ["whole"]
         sending = asyncio.ensure_future(peer.send([b"a", b"b"]))

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 import fullduplex
+from clocks import use_clock
 from e2e.tools import raw_peer, until
 from fullduplex import (
     ConnectionClosed,
@@ -31,7 +32,6 @@ from fullduplex import (
     unix_serve,
 )
 from fullduplex.api.host import get_engine
-from fullduplex.engine import engine
 from fullduplex.engine.poller import Poller
 from fullduplex.wire.http1 import HeadReader
 from fullduplex.wire.limits import Limits
@@ -615,7 +615,7 @@ async def test_a_byte_now_and_then_wins_no_time(secure: bool, monkeypatch: pytes
             heard += data
             super().receive_opening(data)
 
-    monkeypatch.setattr(engine, "clock", lambda: now)
+    use_clock(monkeypatch, lambda: now)
     server_context, client_context = tls() if secure else (None, None)
     async with (
         serve(echo, HOST, 0, open_timeout=10, ssl=server_context, create_connection=Hears) as server,

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from clocks import Clock
 from e2e.tools import until
-from engine.bench import Clock
 from fullduplex import (
     ClientConnection,
     Close,

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from clocks import Clock
 from e2e.tools import shake, until
-from engine.bench import Clock
 from fullduplex import (
     Close,
     Connection,

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import select
 import socket
 import ssl
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import pytest
-
-from fullduplex.engine import engine, link
+from fullduplex.engine import link
 from fullduplex.engine.engine import Engine
 from fullduplex.engine.link import Link
 from fullduplex.engine.timers import NEVER, RESOLUTION
@@ -20,7 +16,6 @@ from fullduplex.wire.extensions import Extension
 from fullduplex.wire.session import Session
 from wire.frames import KEY, Frame, frame, read_frames
 
-SERVED = 5  # turns of a running loop in which what lies in sockets gets to both sides
 TURNS = 200  # far beyond what anything here takes: who needs more is ready all the time, and never served
 PATIENCE = 20.0  # seconds; only a hang meets them
 
@@ -328,32 +323,3 @@ class Bench:
         self.engine.close()
         for peer in self.peers:
             peer.close()
-
-
-class Clock:
-    """The time of all engines, moved by hand while a loop runs: what waits for time waits for nothing else."""
-
-    def __init__(self, patch: pytest.MonkeyPatch) -> None:
-        self.now = 1000.0
-        self._stopped = True
-        patch.setattr(engine, "clock", lambda: self.now if self._stopped else time.monotonic() + 1e6)
-
-    async def run_until(self, engine: Engine, condition: Callable[[], object], step: float = RESOLUTION) -> float:
-        """Let time pass in small steps until something is so: gives the seconds that it took."""
-        start = self.now
-        try:
-            for _ in range(5000):
-                if condition():
-                    return self.now - start
-                self.now += step
-                asyncio.get_running_loop().call_soon(engine.tick)
-                for _ in range(SERVED):
-                    await asyncio.sleep(0)
-            raise AssertionError("it takes too long")
-        except BaseException:
-            self._stopped = False  # connections have to end, with all their timeouts
-            raise
-
-    async def run_for(self, engine: Engine, seconds: float) -> None:
-        end = self.now + seconds
-        await self.run_until(engine, lambda: self.now >= end)

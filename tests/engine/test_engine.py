@@ -8,6 +8,7 @@ import logging
 import resource
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -18,7 +19,7 @@ import pytest
 from engine.bench import Bench, Owner, Plain, Shaken
 from engine.test_link import binary, send, tell
 from fullduplex.engine import engine, poller
-from fullduplex.engine.engine import Acceptor
+from fullduplex.engine.engine import Acceptor, Engine
 from fullduplex.engine.link import Link
 from fullduplex.engine.shares import ACCEPT_PAUSE, LOOK, SLICE, TOGETHER
 from wire.frames import BINARY, CLOSE, KEY, Frame, close_payload, frame
@@ -871,10 +872,12 @@ def test_engines_of_threads_have_nothing_in_common() -> None:
     assert failures == []
 
 
-def test_the_clock_is_monotonic_time() -> None:
-    import time
-
-    assert engine.clock is time.monotonic
+def test_the_clock_is_monotonic_time(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    for descriptor in bench.engine._epoll, -1:
+        monkeypatch.setattr(bench.engine, "_epoll", descriptor)
+        before = time.monotonic()
+        now = Engine.time(bench.engine)
+        assert before <= now <= time.monotonic()
 
 
 def test_any_poller_will_do(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,11 +18,12 @@ cdef class Receive(Step):
     cpdef answer(self)
 
 cdef class Connection(BaseConnection):
-    cdef object __weakref__
-    cdef public object listener, _stream, _pongs, _drain_waiters, _turn_waiters, _closed_waiters, _context
+    cdef public object listener, _context
+    cdef public Waiter _waiter
     cdef public Receive _iterate
     cdef public Py_ssize_t _unfair
-    cdef public Waiter _waiter
+    cdef public object _stream, _pongs, _drain_waiters, _turn_waiters, _closed_waiters
+    cdef object __weakref__
 
     cpdef Waiter wait(self)
     @cython.locals(link=Link)

@@ -155,7 +155,7 @@ class Connection(BaseConnection):
         self._leave_stream()
         self._stream = stream = object()
         self._iterate = None
-        if session.inbox_head == len(session.inbox):
+        if not session.inbox:
             session.stream()
         complete = False
         try:
@@ -204,7 +204,7 @@ class Connection(BaseConnection):
     def resume_reading(self) -> None:
         """Read on, if enough of the queue is taken."""
         session = self.session
-        if len(session.inbox) - session.inbox_head <= self.settings.queue_low:
+        if session.queued() <= self.settings.queue_low:
             self.link.resume_reading()
 
     # Sending.
@@ -499,22 +499,19 @@ class Connection(BaseConnection):
     def hear(self) -> None:
         # Nothing any more once we have said goodbye.
         session = self.session
-        inbox = session.inbox
-        assert self.listener is not None
-        on_message = self.listener.on_message
-        try:
-            for message in inbox:
-                if session.state is not OPEN:
-                    break
-                on_message(self, message)
-        finally:
-            inbox.clear()
-            session.inbox_size = 0
+        inbox, session.inbox = session.inbox, None
+        session.inbox_size = 0
+        listener = self.listener
+        assert inbox is not None and listener is not None
+        for message in inbox:
+            if session.state is not OPEN:
+                break
+            listener.on_message(self, message)
 
     def _check_queue(self) -> None:
         """Stop reading while too much waits to be received."""
         session, settings = self.session, self.settings
-        waiting = len(session.inbox) - session.inbox_head
+        waiting = session.queued()
         if waiting > settings.queue_high or session.inbox_size > settings.queue_size:
             if session.state is OPEN:
                 self.link.pause_reading()

@@ -13,9 +13,17 @@ cdef extern from * nogil:
     """
     #ifdef __linux__
     #include <sys/epoll.h>
+    #include <time.h>
+    static double fullduplex_now(void)
+    {
+        struct timespec now;
+        clock_gettime(CLOCK_MONOTONIC, &now);
+        return now.tv_sec + now.tv_nsec * 1e-9;
+    }
     #else /* never called: no poller has a descriptor for us there */
     struct epoll_event { unsigned events; struct { int fd; } data; };
     #define epoll_wait(...) (-1)
+    #define fullduplex_now() (0.0)
     #endif
     """
     ctypedef union Data "epoll_data_t":
@@ -24,6 +32,7 @@ cdef extern from * nogil:
         unsigned events
         Data data
     int epoll_wait(int fd, Event* events, int most, int timeout)
+    double now "fullduplex_now"()
 
 cdef extern from "<sys/socket.h>" nogil:
     ssize_t c_recv "recv"(int fd, void* buffer, size_t size, int flags)

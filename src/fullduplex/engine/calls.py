@@ -7,6 +7,7 @@ other object.
 from __future__ import annotations
 
 import socket
+from time import monotonic
 
 from .poller import Poller, Watcher
 
@@ -43,6 +44,11 @@ def write_both(sock: socket.socket, fd: int, data: bytearray, more: bytes | byte
         return sock.sendmsg((data, more))
     except (BlockingIOError, InterruptedError):
         return 0
+
+
+def now() -> float:
+    """This moment, in seconds of `time.monotonic`; for who has a descriptor of an epoll object."""
+    return monotonic()
 
 
 def poll(poller: Poller, fd: int, most: int, watcher: Watcher) -> int:

@@ -31,7 +31,7 @@ cdef class Engine(Watcher):
     cdef public bint _telling
     cdef public Py_ssize_t _tell_next
 
-    cpdef double time(self)
+    cpdef double time(self) except? -1
     @cython.locals(sole=Link, end=double, count=Py_ssize_t)
     cpdef tick(self)
     @cython.locals(link=Link)

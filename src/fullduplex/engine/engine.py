@@ -17,8 +17,8 @@ import errno
 import logging
 import os
 import socket
-import time
 from collections.abc import Callable
+from time import monotonic
 from typing import Protocol
 
 from ..wire.opcodes import OPEN, CloseCode
@@ -29,7 +29,6 @@ from .shares import ACCEPT_PAUSE, BATCH, BUFFER, LOOK, SLICE, SPELL, TOGETHER
 from .timers import NEVER, NO_SLOT, Timed, Wheel
 
 logger = logging.getLogger("fullduplex.engine")
-clock = time.monotonic
 
 
 class Host(Protocol):
@@ -111,7 +110,7 @@ class Engine(Watcher):
         host.attach(self)
 
     def time(self) -> float:
-        return clock()
+        return calls.now() if self._epoll >= 0 else monotonic()
 
     def tick(self) -> None:
         """Serve every socket that is ready, then the clock."""

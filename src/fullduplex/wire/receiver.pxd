@@ -12,19 +12,21 @@ cdef class Fragment:
     cdef public flag fin
 
 cdef class Receiver:
+    # First what few messages need, so that what all of them do lies together, the session's part included.
     cdef public flag server, _fin, _encoded, _sees_all, _skipping, streaming, deaf, active
     cdef public unsigned char _opcode, _message_opcode, _rsv
-    cdef public long long max_size, max_frame, max_fragments
+    cdef public long long max_size, max_fragments, _message_size, _fragments
+    cdef public bytes _key, _control
+    cdef public bytearray _message
+    cdef public Py_ssize_t _valid, inbox_head
+    cdef public long long max_frame, _remaining
     cdef public Extension extension
     cdef public object meter
     cdef public double received_at
-    cdef public bytes _stash, _key, _control
-    cdef public long long _remaining, _message_size, _fragments
-    cdef public Py_ssize_t _valid
-    cdef public bytearray _message, rest
-    cdef public Py_ssize_t _decoded, _completed
+    cdef public bytes _stash
+    cdef public bytearray rest
     cdef public list inbox
-    cdef public Py_ssize_t inbox_head, inbox_size
+    cdef public Py_ssize_t inbox_size, _decoded, _completed
 
     cpdef _receive_control(self, int opcode, bytes payload)
     cpdef _fail(self, int code, str rule, kind=*, str limit=*, cause=*)
@@ -56,3 +58,4 @@ cdef class Receiver:
     cdef _keep(self, list messages)
     @cython.locals(inbox=list, head=Py_ssize_t)
     cpdef take(self)
+    cpdef Py_ssize_t queued(self) except -1

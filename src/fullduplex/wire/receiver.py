@@ -91,7 +91,7 @@ class Receiver:
         self._completed = 0  # messages
         self.rest: bytearray | None = None  # what is left of it, when so much was made of it that it is enough for now
         # ... and what is complete. Taken from inbox_head on, so that taking is quick and keeps order.
-        self.inbox: list[str | bytes | Fragment] = []
+        self.inbox: list[str | bytes | Fragment] | None = None  # None: nothing
         self.inbox_head = 0
         self.inbox_size = 0
         self.streaming = False
@@ -141,7 +141,6 @@ class Receiver:
             at = self._receive_payload(data, 0, size)
         elif self._stash:
             at = self._receive_frame(data, 0, size)
-        inbox = self.inbox
         masked = self.server
         bit = MASK if masked else 0
         longest = self.max_frame
@@ -168,14 +167,18 @@ class Receiver:
                     message: str | bytes
                     if first == BINARY_FRAME:
                         message = leaves.payload(data, start, stop, masked)
+                        total += length
                     else:
                         try:
                             message = leaves.text(data, start, stop, masked)
                         except UnicodeDecodeError as error:
                             self._fail_utf8(error)
                             break
-                    inbox.append(message)
-                    total += len(message)
+                        total += len(message)
+                    if self.inbox is None:
+                        self.inbox = [message]
+                    else:
+                        self.inbox.append(message)
                     usual_ones += 1
                     at = stop
                     continue
@@ -357,7 +360,11 @@ class Receiver:
             data = str(memoryview(message)[: self._valid], "utf-8")
             rest = message[self._valid :]
         if not self._skipping:
-            self.inbox.append(Fragment(data, complete) if self.streaming else data)
+            item = Fragment(data, complete) if self.streaming else data
+            if self.inbox is None:
+                self.inbox = [item]
+            else:
+                self.inbox.append(item)
             self.inbox_size += len(data)
         self._message = None if complete else rest or bytearray()
         self._valid = 0
@@ -385,25 +392,33 @@ class Receiver:
     def skip(self) -> None:
         """Drop what is left of a message that is being delivered in fragments."""
         self.streaming = self._skipping = self.streaming and self._message_opcode != 0
-        self._keep([item for item in self.inbox[self.inbox_head :] if not isinstance(item, Fragment)])
+        self._keep([item for item in self._untaken() if not isinstance(item, Fragment)])
 
     def drop(self, kept: int) -> None:
         """Keep so many messages of the inbox, the oldest."""
-        self._keep(self.inbox[self.inbox_head :][:kept])
+        self._keep(self._untaken()[:kept])
+
+    def _untaken(self) -> list[str | bytes | Fragment]:
+        return [] if self.inbox is None else self.inbox[self.inbox_head :]
 
     def _keep(self, messages: list[str | bytes | Fragment]) -> None:
-        self.inbox[:] = messages
+        self.inbox = messages or None
         self.inbox_head = 0
         self.inbox_size = sum(map(len, messages))
+
+    def queued(self) -> int:
+        """Messages in the inbox."""
+        return 0 if self.inbox is None else len(self.inbox) - self.inbox_head
 
     def take(self) -> str | bytes | Fragment:
         """Take the oldest of the inbox, which must not be empty."""
         inbox, head = self.inbox, self.inbox_head
+        assert inbox is not None
         message = inbox[head]
         inbox[head] = ""  # its memory is the taker's
         head += 1
         if head == len(inbox):
-            inbox.clear()
+            self.inbox = None
             head = 0
         elif head == 64:
             del inbox[:head]

@@ -10,12 +10,13 @@ from .receiver cimport Receiver
 cdef object CLOSED, CLOSING, CONNECTING, OPEN
 
 cdef class Session(Receiver):
-    # Together: what sending looks at.
+    # First what each message needs.
     cdef public object state, pacer
     cdef public MaskKeys _mask_keys
     cdef public bytearray out
-    cdef public int sending, _controls, _idle_looks
+    cdef public int sending
     cdef public flag paused, blocked, attention
+    cdef public int _controls, _idle_looks
     cdef public object limits, rcvd, sent, rcvd_then_sent, verdict, failure
     cdef public double close_timeout, resume_at, _controls_since, _verdict_at, _close_at, _rest_at, _idle_at
     cdef public bytes _pong

@@ -19,7 +19,7 @@ MODULES = """
     wire.codec wire.keepalive wire.extensions wire.deflate wire.receiver wire.session wire.headers wire.http1
     wire.handshake
     engine.poller engine.timers engine.tls engine.link engine.engine
-    api.awaitables api.base api.broadcast api.connection api.opening api.server
+    api.awaitables api.base api.broadcast api.client api.connection api.opening api.server
 """.split()
 
 # Portable: no -march. -O3 makes vectors of the mask's loop, of the kind that every x86-64 and every aarch64 has.

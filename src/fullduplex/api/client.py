@@ -127,7 +127,7 @@ class ClientConnection(Connection):
                     if self._is_silent and self.link.tls is None:
                         failure.add_note("a server that ends the connection without a word may want TLS: use wss://")
                     self._opened.set_exception(failure)
-        super().ended(error)
+        Connection.ended(self, error)  # as in `ServerConnection`
 
 
 def process_exception(error: Exception) -> Exception | None:

@@ -16,7 +16,7 @@ from .report import Column, Target, make_case
 
 Cases = list[dict[str, Any]]
 
-RAW = "plain TCP in C"
+RAW, RAW_TLS, RAW_SEND, RAW_RECV = "plain TCP in C", "OpenSSL in C", "send() in C", "recv() in C"
 CALLBACKS, COROUTINES = "fullduplex, callbacks", "fullduplex, coroutines"
 PLAIN_CALLBACKS, PLAIN_COROUTINES = "fullduplex interpreted, callbacks", "fullduplex interpreted, coroutines"
 PICOWS, PICOWS_COROUTINES = "picows, callbacks", "picows, coroutines"
@@ -40,6 +40,7 @@ ECHO = {
     program.name: program
     for program in (
         Program(RAW, (str(TOOLS / "rawecho"), "{port}")),
+        Program(RAW_TLS, (str(TOOLS / "rawtls"), "{port}")),
         python(CALLBACKS, "servers.ours_callback", "{port}"),
         python(COROUTINES, "servers.ours_async", "{port}"),
         python(PLAIN_CALLBACKS, "servers.ours_callback", "{port}"),
@@ -56,7 +57,7 @@ ECHO = {
         python(SOCKETIFY, "servers.socketify_callback", "{port}"),
     )
 }
-FULL_ECHO = [name for name in ECHO if not any(word in name for word in ("level", "speed", "zlib"))]
+FULL_ECHO = [name for name in ECHO if not any(word in name for word in ("OpenSSL", "level", "speed", "zlib"))]
 QUICK_ECHO = [RAW, CALLBACKS, COROUTINES, PLAIN_CALLBACKS, PICOWS, WEBSOCKETS]
 
 
@@ -80,13 +81,16 @@ def echo(bench: Bench) -> Cases:
 
 
 def tls(bench: Bench) -> Cases:
-    """The same over TLS 1.3, with a certificate on the curve P-256."""
+    """The same over TLS 1.3, with a certificate on the curve P-256.
+
+    "OpenSSL in C" is plain TCP in C behind OpenSSL, no WebSocket: what the kernel and OpenSSL cost.
+    """
     return _echo(
         bench,
-        [CALLBACKS, COROUTINES, PICOWS, *([] if bench.quick else [WEBSOCKETS, AIOHTTP])],
+        [RAW_TLS, CALLBACKS, COROUTINES, PICOWS, PICOWS_COROUTINES, *([] if bench.quick else [WEBSOCKETS, AIOHTTP])],
         {"small": "--tls --conns 64 --size 256", "pipelined": "--tls --conns 64 --size 64 --depth 8"},
         PICOWS,
-        lambda title: [Target(CALLBACKS, 0.8, PICOWS), Target(COROUTINES, 0.8, PICOWS)],
+        lambda title: [Target(CALLBACKS, 0.8, PICOWS), Target(COROUTINES, 0.8, PICOWS_COROUTINES)],
         "--tls",
         str(PEM),
     )
@@ -124,7 +128,8 @@ def _echo(
 ) -> Cases:
     def driven(scenario: str) -> Callable[[Running], Figures]:
         def measure(server: Running) -> Figures:
-            figures = load(server, bench.seconds, *scenario.split(), *(["--raw"] if server.name == RAW else []))
+            plain = ["--raw"] if server.name in (RAW, RAW_TLS) else []
+            figures = load(server, bench.seconds, *scenario.split(), *plain)
             return {**figures, "answer": figures["bytes"] / figures["messages"]}
 
         return measure
@@ -178,12 +183,16 @@ def _client(bench: Bench, mode: str, port: int) -> Callable[[Program], Figures]:
 
 
 def receive(bench: Bench) -> Cases:
-    """A client that takes what a server in C sends as fast as it can, and counts. CPU time is the client's own."""
+    """A client that takes what a server in C sends as fast as it can, and counts. CPU time is the client's own.
+
+    "recv() in C" reads into one buffer and makes nothing of it: what the kernel costs.
+    """
     cases: Cases = []
     for size, limit in (64, 0.6), (4096, 0.8):
         flood = Program("flood", (str(TOOLS / "wsflood"), "{port}", str(size)))
         with started(flood, cpus()[1]) as server:
-            clients = [*CLIENTS[:4], FRAMES, *([] if bench.quick else CLIENTS[4:])]
+            raw = Program(RAW_RECV, (str(TOOLS / "rawrecv"), str(size)))
+            clients = [raw, *CLIENTS[:4], FRAMES, *([] if bench.quick else CLIENTS[4:])]
             (samples,) = bench.clients(clients, {f"{size} bytes": _client(bench, "receive", server.port)})
         targets = [Target(CALLBACKS, limit, PICOWS), Target(COROUTINES, limit, PICOWS_COROUTINES)]
         about = f"messages of {size:,} bytes, one connection"
@@ -309,7 +318,6 @@ BROADCAST = [
     python(PICOWS, "servers.picows_broadcast", "{port}"),
     python(WEBSOCKETS, "servers.websockets_broadcast", "{port}"),
 ]
-RAW_SEND = "send() in C"
 
 
 def broadcast(bench: Bench) -> Cases:

@@ -24,7 +24,14 @@ ROOT = HERE.parent
 TOOLS = ROOT / ".bench"
 PEM = TOOLS / "localhost.pem"
 
-LIBRARIES = {"wsload": ("-lssl", "-lcrypto", "-lz"), "wsflood": ("-lcrypto",), "rawecho": (), "rawsend": ()}
+LIBRARIES = {
+    "wsload": ("-lssl", "-lcrypto", "-lz"),
+    "wsflood": ("-lcrypto",),
+    "rawecho": (),
+    "rawtls": ("-lssl", "-lcrypto"),
+    "rawsend": (),
+    "rawrecv": (),
+}
 WARMUP = 0.3  # seconds
 PORTS = itertools.count(20_000)  # below those that the kernel gives to clients
 

@@ -2,6 +2,7 @@
  * read and each write is one call.
  * build: cc -O3 -o rawtls rawtls.c -lssl -lcrypto      run: rawtls PORT --tls PEM      (drive it with wsload --tls --raw) */
 #define _GNU_SOURCE
+#include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <openssl/ssl.h>
@@ -11,7 +12,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-static SSL *sessions[65536]; /* by descriptors */
+#define MOST 65536
+static SSL *sessions[MOST]; /* by descriptors */
 
 static SSL *start(SSL_CTX *context) {
     SSL *s = SSL_new(context);
@@ -44,6 +46,7 @@ int main(int argc, char **argv) {
             int fd = ready[i].data.fd;
             if (fd == l) {
                 for (int s; (s = accept4(l, 0, 0, SOCK_NONBLOCK)) >= 0;) {
+                    if (s >= MOST) { close(s); continue; }
                     setsockopt(s, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
                     sessions[s] = start(context);
                     e.events = EPOLLIN; e.data.fd = s;
@@ -60,7 +63,12 @@ int main(int argc, char **argv) {
                 if (!BIO_pending(SSL_get_rbio(s))) break;
             }
             for (int m; BIO_pending(SSL_get_wbio(s)) && (m = BIO_read(SSL_get_wbio(s), sealed, sizeof sealed)) > 0;)
-                if (send(fd, sealed, m, MSG_NOSIGNAL) < m) { SSL_free(s); close(fd); break; } /* the load reads all it sends for */
+                for (int o = 0; o < m;) {
+                    ssize_t w = send(fd, sealed + o, m - o, MSG_NOSIGNAL);
+                    if (w >= 0) o += w;
+                    else if (errno == EAGAIN) usleep(10);
+                    else break; /* recv() will tell */
+                }
         }
     }
 }

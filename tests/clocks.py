@@ -35,6 +35,7 @@ class Clock:
 
     async def run_until(self, engine: Engine, condition: Callable[[], object], step: float = RESOLUTION) -> float:
         """Let time pass in small steps until something is so: gives the seconds that it took."""
+        assert engine.time() == self.now  # it was made after this clock
         start = self.now
         try:
             for _ in range(5000):

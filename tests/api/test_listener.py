@@ -141,6 +141,32 @@ async def test_one_that_raises_closes_its_connection(method: str, caplog: pytest
 
 
 @asynchronous
+async def test_one_that_raises_in_the_midst_hears_no_more() -> None:
+    heard: list[str] = []
+    left: list[object] = []
+
+    class Fails(Listener):
+        def on_message(self, ws: Connection, message: str) -> None:
+            heard.append(message)
+            if message == "2":
+                raise ValueError("a mistake")
+
+        def on_close(self, ws: Connection, code: int, reason: str) -> None:
+            left.extend((ws.session.inbox, ws.session.inbox_size))
+
+    data = REQUEST + b"".join(encode(TEXT, text, mask=True) for text in (b"1", b"2", b"3"))
+    async with serve(listener=Fails, host=HOST, port=0) as server, raw_client(server, data) as raw:
+        await raw.head()
+        frame = await raw.frame()
+        assert frame is not None
+        assert (frame.opcode, frame.payload[:2]) == (CLOSE, b"\x03\xf3")
+        raw.write(close_frame(1011, mask=True))
+        assert await raw.frame() is None
+    assert heard == ["1", "2"]
+    assert left == [None, 0]
+
+
+@asynchronous
 async def test_on_close_that_raises(caplog: pytest.LogCaptureFixture) -> None:
     class Wrong(Listener):
         def on_close(self, ws: Connection, code: int, reason: str) -> None:

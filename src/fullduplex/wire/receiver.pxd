@@ -12,13 +12,13 @@ cdef class Fragment:
     cdef public flag fin
 
 cdef class Receiver:
-    # First what few messages need, so that what all of them do lies together, the session's part included.
+    # The flags; what only frames need that are not the usual one; then what all messages do, up to the session's part.
     cdef public flag server, _fin, _encoded, _sees_all, _skipping, streaming, deaf, active
     cdef public unsigned char _opcode, _message_opcode, _rsv
     cdef public long long max_size, max_fragments, _message_size, _fragments
     cdef public bytes _key, _control
     cdef public bytearray _message
-    cdef public Py_ssize_t _valid, inbox_head
+    cdef public Py_ssize_t _valid
     cdef public long long max_frame, _remaining
     cdef public Extension extension
     cdef public object meter
@@ -26,7 +26,7 @@ cdef class Receiver:
     cdef public bytes _stash
     cdef public bytearray rest
     cdef public list inbox
-    cdef public Py_ssize_t inbox_size, _decoded, _completed
+    cdef public Py_ssize_t inbox_head, inbox_size, _decoded, _completed
 
     cpdef _receive_control(self, int opcode, bytes payload)
     cpdef _fail(self, int code, str rule, kind=*, str limit=*, cause=*)
@@ -34,7 +34,7 @@ cdef class Receiver:
 
     cpdef receive(self, bytearray data, Py_ssize_t size, double now)
     cpdef go_on(self)
-    @cython.locals(at=Py_ssize_t, usual_ones=Py_ssize_t, inbox=list, bit=int, masked=bint, longest="long long", usual=bint,
+    @cython.locals(at=Py_ssize_t, usual_ones=Py_ssize_t, bit=int, masked=bint, longest="long long", usual=bint,
                    total=Py_ssize_t, first=int, length=Py_ssize_t, start=Py_ssize_t, stop=Py_ssize_t)
     cdef _receive(self, bytearray data, Py_ssize_t size)
     cdef bint _expects_message(self)
@@ -55,6 +55,7 @@ cdef class Receiver:
     cpdef stream(self)
     cpdef skip(self)
     cpdef drop(self, Py_ssize_t kept)
+    cdef list _untaken(self)
     cdef _keep(self, list messages)
     @cython.locals(inbox=list, head=Py_ssize_t)
     cpdef take(self)

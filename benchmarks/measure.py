@@ -102,7 +102,8 @@ def prepare() -> None:
     TOOLS.mkdir(exist_ok=True)
     for name, libraries in LIBRARIES.items():
         program, source = TOOLS / name, HERE / f"{name}.c"
-        if not program.exists() or program.stat().st_mtime < source.stat().st_mtime:
+        changed = max(path.stat().st_mtime for path in (source, HERE / "raw.h"))
+        if not program.exists() or program.stat().st_mtime < changed:
             _compile(source, program, libraries)
     if not PEM.exists():
         key = "openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes"

@@ -1,18 +1,11 @@
 /* rawsend: the limit of a broadcast. A WebSocket server in C, one thread, epoll, that five times a second writes one
  * prepared frame to each of its connections, in a loop of send() and nothing else.
  * build: cc -O3 -o rawsend rawsend.c      run: rawsend PORT SIZE      (drive it with wsload --listen) */
-#define _GNU_SOURCE
-#include <netinet/in.h>
-#include <netinet/tcp.h>
+#include "raw.h"
 #include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/epoll.h>
 #include <sys/resource.h>
-#include <sys/socket.h>
 #include <sys/timerfd.h>
-#include <unistd.h>
 
 #define MOST 65536                 /* descriptors */
 static char listens[MOST];         /* by descriptor: it has shaken hands */
@@ -28,24 +21,19 @@ int main(int argc, char **argv) {
     static uint8_t frame[4 + 65535] = {0x82}; frame[1] = size;
     if (size > 125) { frame[1] = 126; frame[2] = size >> 8; frame[3] = size; head = 4; }
     memset(frame + head, 'x', size);
-    int one = 1, l = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
-    setsockopt(l, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-    struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(atoi(argv[1])), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    if (bind(l, (void *)&a, sizeof a) || listen(l, 4096)) { perror("rawsend"); return 1; }
-    int timer = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK), ep = epoll_create1(0);
+    int l = listen_on(atoi(argv[1])), timer = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK), ep = epoll_create1(0);
     struct itimerspec every = {{0, 200000000}, {0, 200000000}}; timerfd_settime(timer, 0, &every, 0);
-    struct epoll_event e = {.events = EPOLLIN, .data.fd = l}, ready[256]; epoll_ctl(ep, EPOLL_CTL_ADD, l, &e);
-    e.data.fd = timer; epoll_ctl(ep, EPOLL_CTL_ADD, timer, &e);
+    watch(ep, l); watch(ep, timer);
+    struct epoll_event ready[256];
     static char buf[65536];
     for (;;) {
         int n = epoll_wait(ep, ready, 256, -1);
         for (int i = 0; i < n; i++) {
             int fd = ready[i].data.fd;
             if (fd == l) {
-                for (int s; (s = accept4(l, 0, 0, SOCK_NONBLOCK)) >= 0;) {
+                for (int s; (s = accept_from(l)) >= 0;) {
                     if (s >= MOST) { close(s); continue; }
-                    setsockopt(s, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-                    e.data.fd = s; epoll_ctl(ep, EPOLL_CTL_ADD, s, &e);
+                    watch(ep, s);
                 }
             } else if (fd == timer) {
                 uint64_t times; if (read(timer, &times, sizeof times) < 0) continue;

@@ -1,16 +1,8 @@
 /* rawtls: rawecho over TLS. What the kernel and OpenSSL cost for the same bytes; OpenSSL works in memory, so that each
  * read and each write is one call.
  * build: cc -O3 -o rawtls rawtls.c -lssl -lcrypto      run: rawtls PORT --tls PEM      (drive it with wsload --tls --raw) */
-#define _GNU_SOURCE
-#include <errno.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
+#include "raw.h"
 #include <openssl/ssl.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <sys/epoll.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 #define MOST 65536
 static SSL *sessions[MOST]; /* by descriptors */
@@ -32,25 +24,19 @@ int main(int argc, char **argv) {
         fprintf(stderr, "rawtls: no certificate and key in %s\n", argv[argc - 1]);
         return 1;
     }
-    int one = 1, l = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
-    setsockopt(l, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-    struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(atoi(argv[1])), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    if (bind(l, (void *)&a, sizeof a) || listen(l, 4096)) { perror("rawtls"); return 1; }
-    int ep = epoll_create1(0);
-    struct epoll_event e = {.events = EPOLLIN, .data.fd = l}, ready[256];
-    epoll_ctl(ep, EPOLL_CTL_ADD, l, &e);
+    int l = listen_on(atoi(argv[1])), ep = epoll_create1(0);
+    watch(ep, l);
+    struct epoll_event ready[256];
     static char sealed[65536], plain[65536];
     for (;;) {
         int n = epoll_wait(ep, ready, 256, -1);
         for (int i = 0; i < n; i++) {
             int fd = ready[i].data.fd;
             if (fd == l) {
-                for (int s; (s = accept4(l, 0, 0, SOCK_NONBLOCK)) >= 0;) {
+                for (int s; (s = accept_from(l)) >= 0;) {
                     if (s >= MOST) { close(s); continue; }
-                    setsockopt(s, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
                     sessions[s] = start(context);
-                    e.events = EPOLLIN; e.data.fd = s;
-                    epoll_ctl(ep, EPOLL_CTL_ADD, s, &e);
+                    watch(ep, s);
                 }
                 continue;
             }
@@ -63,12 +49,7 @@ int main(int argc, char **argv) {
                 if (!BIO_pending(SSL_get_rbio(s))) break;
             }
             for (int m; BIO_pending(SSL_get_wbio(s)) && (m = BIO_read(SSL_get_wbio(s), sealed, sizeof sealed)) > 0;)
-                for (int o = 0; o < m;) {
-                    ssize_t w = send(fd, sealed + o, m - o, MSG_NOSIGNAL);
-                    if (w >= 0) o += w;
-                    else if (errno == EAGAIN) usleep(10);
-                    else break; /* recv() will tell */
-                }
+                send_all(fd, sealed, m);
         }
     }
 }

@@ -23,13 +23,13 @@ def pair() -> Iterator[Pair]:
 def test_read(pair: Pair) -> None:
     one, other = pair
     buffer = bytearray(4)
-    assert calls.read(one, one.fileno(), buffer) == -1
+    assert calls.read(one, one.fileno(), buffer, 4) == -1
     other.sendall(b"abcdef")
-    assert calls.read(one, one.fileno(), buffer) == 4
+    assert calls.read(one, one.fileno(), buffer, 4) == 4
     assert buffer == b"abcd"
     other.close()
-    assert calls.read(one, one.fileno(), buffer) == 2
-    assert calls.read(one, one.fileno(), buffer) == 0
+    assert calls.read(one, one.fileno(), buffer, 4) == 2
+    assert calls.read(one, one.fileno(), buffer, 4) == 0
 
 
 def test_read_bytes(pair: Pair) -> None:

@@ -21,7 +21,7 @@ from engine.test_link import binary, send, tell
 from fullduplex.engine import engine, poller
 from fullduplex.engine.engine import Acceptor, Engine
 from fullduplex.engine.link import Link
-from fullduplex.engine.shares import ACCEPT_PAUSE, LOOK, SLICE, TOGETHER
+from fullduplex.engine.shares import ACCEPT_PAUSE, BUFFER, LOOK, SLICE, TOGETHER
 from wire.frames import BINARY, CLOSE, KEY, Frame, close_payload, frame
 
 
@@ -116,6 +116,55 @@ def test_what_comes_while_the_only_link_is_served_comes_then(bench: Bench) -> No
     bench.tick()
     assert owner.heard == [("received", b"a"), ("received", b"meanwhile")]
     assert owner.link.session.received_at == before + 1
+
+
+FULL = frame(BINARY, bytes(BUFFER - 14), key=KEY)
+
+
+def test_the_only_link_is_read_on_while_reads_are_full(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    owner = alone(bench)
+    bench.engine.spell = 1.0
+    heard: list[int] = []
+
+    class Poller:
+        def poll(self, timeout: float, most: int) -> list[tuple[int, int]]:
+            heard.append(len(owner.heard))
+            return []
+
+    owner.script["recv_into"] = [FULL, FULL, EMPTY]
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.engine, "_epoll", -1)
+        patch.setattr(bench.engine, "poller", Poller())
+        bench.tick()
+    assert heard == [3]
+
+
+def test_the_only_link_gives_way_after_a_spell(bench: Bench) -> None:
+    door = Door(bench)
+    owner = alone(bench)
+    door.knock()
+    owner.script["recv_into"] = [FULL] * 3
+    bench.tick()  # unasked: a tick is one batch here
+    assert (len(owner.heard), len(door.owners)) == (1, 0)
+    bench.tick()
+    assert len(door.owners) == 1
+
+
+def test_the_only_link_does_not_fill_the_buffer_with_small_messages(bench: Bench) -> None:
+    large = ("received", bytes(BUFFER - 14))
+    owner = alone(bench)
+    owner.say((BINARY, large[1]))
+    bench.tick()
+    assert owner.heard == [large]
+    owner.say((BINARY, b"a"), (BINARY, b"b"))
+    bench.tick()
+    owner.say((BINARY, large[1]))
+    bench.engine.tick()
+    assert owner.heard == [large, ("received", b"a", b"b")]
+    bench.settle()
+    owner.say((BINARY, large[1]))
+    bench.tick()
+    assert owner.heard[2:] == [large, large]
 
 
 def test_one_of_two_is_read_when_it_is_ready(bench: Bench) -> None:

@@ -55,13 +55,13 @@ cdef inline Py_ssize_t checked(Py_ssize_t count, Py_ssize_t nothing) except -2:
     return nothing
 
 
-cdef inline Py_ssize_t read(object sock, int fd, bytearray buffer) except -2:
+cdef inline Py_ssize_t read(object sock, int fd, bytearray buffer, Py_ssize_t most) except -2:
     if fd < 0:
         try:
-            return sock.recv_into(buffer)
+            return sock.recv_into(buffer, most)
         except (BlockingIOError, InterruptedError):
             return -1
-    return checked(c_recv(fd, PyByteArray_AS_STRING(buffer), PyByteArray_GET_SIZE(buffer), 0), -1)
+    return checked(c_recv(fd, PyByteArray_AS_STRING(buffer), min(most, PyByteArray_GET_SIZE(buffer)), 0), -1)
 
 
 cdef inline bytes read_bytes(object sock, int fd, Py_ssize_t most):

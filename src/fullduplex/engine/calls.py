@@ -12,10 +12,10 @@ from time import monotonic
 from .poller import Poller, Watcher
 
 
-def read(sock: socket.socket, fd: int, buffer: bytearray) -> int:
-    """Read into `buffer`: so many bytes, 0 at the end, -1 if there are none now. Raises OSError."""
+def read(sock: socket.socket, fd: int, buffer: bytearray, most: int) -> int:
+    """Read at most so many bytes into `buffer`: how many, 0 at the end, -1 if there are none now. Raises OSError."""
     try:
-        return sock.recv_into(buffer)
+        return sock.recv_into(buffer, most)
     except (BlockingIOError, InterruptedError):
         return -1
 

@@ -4,7 +4,7 @@ from . cimport calls
 from .link cimport Link
 from .poller cimport Watcher
 
-cdef int READ, WRITE, LOOK, TOGETHER
+cdef int READ, WRITE, BUFFER, LOOK, SOLE, TOGETHER
 cdef double SLICE
 
 cdef class Acceptor:
@@ -21,7 +21,8 @@ cdef class Engine(Watcher):
     cdef public int _epoll
     cdef public Py_ssize_t _count
     cdef public Link _sole
-    cdef public bint _exhausted
+    cdef public bint unasked, several
+    cdef public Py_ssize_t most
     cdef public bytearray buffer
     cdef public double now, spell, _wake_at, _reply_by
     cdef public bint closed, _ticking, _asked

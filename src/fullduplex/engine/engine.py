@@ -25,7 +25,7 @@ from ..wire.opcodes import OPEN, CloseCode
 from . import calls
 from .link import Link
 from .poller import READ, WRITE, Poller, Watcher, make_poller, system
-from .shares import ACCEPT_PAUSE, BATCH, BUFFER, LOOK, SLICE, SPELL, TOGETHER
+from .shares import ACCEPT_PAUSE, BATCH, BUFFER, LOOK, SLICE, SOLE, SPELL, TOGETHER
 from .timers import NEVER, NO_SLOT, Timed, Wheel
 
 logger = logging.getLogger("fullduplex.engine")
@@ -86,7 +86,9 @@ class Engine(Watcher):
         self.links: list[Link | None] = []  # by their descriptors
         self._count = 0  # of links
         self._sole: Link | None = None  # who has been alone since it came, as a client's often is
-        self._exhausted = False  # the last poll found nothing
+        self.unasked = False  # it likely has something: it is read next, as the poller would keep its peer waiting
+        self.several = False  # messages came from whom was read last, at once
+        self.most = BUFFER  # bytes to read from a link at once
         self.acceptors: dict[int, Acceptor] = {}
         self.wheel = Wheel()
         self.buffer = bytearray(BUFFER)
@@ -119,18 +121,17 @@ class Engine(Watcher):
         self.now = self.time()
         self._ticking = True
         end = self.now + self.spell
-        sole = self._sole if self._exhausted and not self._again else None
+        self.most = SOLE if self.several and self._sole is not None else BUFFER
         try:
-            if sole is not None and sole.established and not sole.session.paused:
-                # The tick is for it, mostly: to ask the poller first would only keep its peer waiting.
-                self._reply_by = self.now + SLICE
-                self.serve(sole.fd, READ)
-                if self._replies:
-                    self._reply()
-                self.now = self.time()
             while not self.closed:
                 self._reply_by = self.now + SLICE
-                count = calls.poll(self.poller, self._epoll, BATCH, self)
+                sole = self._sole if self.unasked and not self._again else None
+                self.unasked = False
+                if sole is not None and sole.established and not sole.session.paused:
+                    self.serve(sole.fd, READ)
+                    count = -1  # not asked
+                else:
+                    count = calls.poll(self.poller, self._epoll, BATCH, self)
                 if self._replies:
                     self._reply()
                 if self._again:
@@ -142,8 +143,11 @@ class Engine(Watcher):
                 if self._telling:
                     self._tell()
                 self.now = self.time()
-                self._exhausted = not count
-                if not count or self.now >= end:
+                if not count:
+                    self.unasked = True  # the next tick is for the sole link, mostly
+                    break
+                if self.now >= end and (count > 0 or self.unasked):
+                    self.unasked = False  # others may wait by now
                     break
                 self._bury_all()
             if self.wheel.next() <= self.now:

@@ -145,13 +145,15 @@ class Link:
             if session.meter is not None or self.tls is not None:
                 size = self._read_some()
             else:
-                size = calls.read(self.sock, self._direct, engine.buffer)
+                size = calls.read(self.sock, self._direct, engine.buffer, engine.most)
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
             self._lost(error)
             return
         if size > 0:
+            if size == engine.most:
+                engine.unasked = True  # there is more
             self._serve(size)
         elif not size:
             self._half_ended()
@@ -168,6 +170,7 @@ class Link:
                 else:
                     session.go_on()
                 if session.inbox:
+                    engine.several = len(session.inbox) > 1
                     owner = self.owner
                     owner.received()
                 if session.attention:
@@ -590,7 +593,7 @@ class Link:
             # The peer learns why by TLS's alert. Bytes left unread would have the kernel reset the connection instead.
             with suppress(OSError):
                 self.tls.flush()
-                calls.read(self.sock, self._direct, self.engine.buffer)
+                calls.read(self.sock, self._direct, self.engine.buffer, self.engine.most)
         self.abort("network", f"network: {error}", error)
 
     def _ended(self, who: Who, detail: str) -> None:

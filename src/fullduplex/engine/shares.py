@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-# What one socket may bring in one tick, so that none can hog it.
+# What one socket may bring before others have their turn, so that none can hog a tick ...
 BUFFER: Final = 131_072
+# ... and less where it is the only one and sends message after message: what is made of that stays in the cache.
+SOLE: Final = 65_536
 # Bytes that OpenSSL is given at once: two records.
 PORTION: Final = 32_768
 # Sockets served in one tick, and connections accepted from one listening socket.

@@ -25,10 +25,11 @@ def test_read(pair: Pair) -> None:
     buffer = bytearray(4)
     assert calls.read(one, one.fileno(), buffer, 4) == -1
     other.sendall(b"abcdef")
+    assert calls.read(one, one.fileno(), buffer, 2) == 2
+    assert buffer == b"ab\0\0"
     assert calls.read(one, one.fileno(), buffer, 4) == 4
-    assert buffer == b"abcd"
+    assert buffer == b"cdef"
     other.close()
-    assert calls.read(one, one.fileno(), buffer, 4) == 2
     assert calls.read(one, one.fileno(), buffer, 4) == 0
 
 

@@ -139,6 +139,25 @@ def test_the_only_link_is_read_on_while_reads_are_full(bench: Bench, monkeypatch
     assert heard == [3]
 
 
+@pytest.mark.parametrize(
+    ("do", "heard"),
+    [
+        (lambda owner: owner.link.pause_reading(), ["received"]),
+        (lambda owner: owner.link.abort("local", "test"), ["received", "ended"]),
+        (lambda owner: owner.link.engine.close(), ["received", "ended"]),
+        (lambda owner: owner.peer.close(), ["received", "ended"]),
+    ],
+)
+def test_the_only_link_changes_while_it_is_read_on(bench: Bench, do: Any, heard: list[str]) -> None:
+    Door(bench)  # the engine stays
+    owner = alone(bench)
+    bench.engine.spell = 1.0
+    owner.on["received"] = lambda: do(owner)
+    owner.script["recv_into"] = [FULL]
+    bench.tick()
+    assert [what[0] for what in owner.heard] == heard
+
+
 def test_the_only_link_gives_way_after_a_spell(bench: Bench) -> None:
     door = Door(bench)
     owner = alone(bench)
@@ -162,9 +181,12 @@ def test_the_only_link_does_not_fill_the_buffer_with_small_messages(bench: Bench
     bench.engine.tick()
     assert owner.heard == [large, ("received", b"a", b"b")]
     bench.settle()
+    half = BUFFER // 2 - 14
+    owner.say((BINARY, bytes(half)), (BINARY, bytes(half)))
+    bench.tick()
     owner.say((BINARY, large[1]))
     bench.tick()
-    assert owner.heard[2:] == [large, large]
+    assert owner.heard[2:] == [large, ("received", bytes(half), bytes(half)), large]
 
 
 def test_one_of_two_is_read_when_it_is_ready(bench: Bench) -> None:

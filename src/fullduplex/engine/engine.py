@@ -86,9 +86,9 @@ class Engine(Watcher):
         self.links: list[Link | None] = []  # by their descriptors
         self._count = 0  # of links
         self._sole: Link | None = None  # who has been alone since it came, as a client's often is
-        self.unasked = False  # it likely has something: it is read next, as the poller would keep its peer waiting
-        self.several = False  # messages came from whom was read last, at once
-        self.most = BUFFER  # bytes to read from a link at once
+        self.unasked = False  # the sole link likely has something: asking the poller would keep its peer waiting
+        self.several = False  # small messages came in the last read
+        self.most = BUFFER  # bytes to read at once from a link without TLS and without a meter
         self.acceptors: dict[int, Acceptor] = {}
         self.wheel = Wheel()
         self.buffer = bytearray(BUFFER)
@@ -127,7 +127,7 @@ class Engine(Watcher):
                 self._reply_by = self.now + SLICE
                 sole = self._sole if self.unasked and not self._again else None
                 self.unasked = False
-                if sole is not None and sole.established and not sole.session.paused:
+                if sole is not None and sole.established and sole.unsent is None and not sole.session.paused:
                     self.serve(sole.fd, READ)
                     count = -1  # not asked
                 else:

@@ -7,6 +7,7 @@ from ..wire.flags cimport flag
 from .tls cimport TLS
 from ..wire.session cimport Session
 
+cdef int BUFFER, SMALL
 cdef object CLOSED, CLOSING, CONNECTING
 
 cdef class Owner:

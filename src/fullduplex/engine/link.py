@@ -28,6 +28,7 @@ from ..wire.opcodes import CLOSED, CLOSING, CONNECTING
 from ..wire.session import Session
 from . import calls
 from .poller import READ, WRITE
+from .shares import BUFFER, SMALL
 from .timers import NEVER, NO_SLOT
 from .tls import TLS
 
@@ -146,14 +147,13 @@ class Link:
                 size = self._read_some()
             else:
                 size = calls.read(self.sock, self._direct, engine.buffer, engine.most)
+                engine.unasked = size == engine.most  # there may be more
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
             self._lost(error)
             return
         if size > 0:
-            if size == engine.most:
-                engine.unasked = True  # there is more
             self._serve(size)
         elif not size:
             self._half_ended()
@@ -167,10 +167,10 @@ class Link:
             if session.state is not CONNECTING:
                 if size:
                     session.receive(engine.buffer, size, engine.now)
+                    engine.several = session.completed > 1 and size <= session.completed * SMALL
                 else:
                     session.go_on()
                 if session.inbox:
-                    engine.several = len(session.inbox) > 1
                     owner = self.owner
                     owner.received()
                 if session.attention:
@@ -593,7 +593,7 @@ class Link:
             # The peer learns why by TLS's alert. Bytes left unread would have the kernel reset the connection instead.
             with suppress(OSError):
                 self.tls.flush()
-                calls.read(self.sock, self._direct, self.engine.buffer, self.engine.most)
+                calls.read(self.sock, self._direct, self.engine.buffer, BUFFER)
         self.abort("network", f"network: {error}", error)
 
     def _ended(self, who: Who, detail: str) -> None:

@@ -6,8 +6,10 @@ from typing import Final
 
 # What one socket may bring before others have their turn, so that none can hog a tick ...
 BUFFER: Final = 131_072
-# ... and less where it is the only one and sends message after message: what is made of that stays in the cache.
+# ... and less at once where it is the only one, and several messages, on the average no larger than SMALL, came in its
+# last read: what is made of so much stays in the processor's cache.
 SOLE: Final = 65_536
+SMALL: Final = 16_384
 # Bytes that OpenSSL is given at once: two records.
 PORTION: Final = 32_768
 # Sockets served in one tick, and connections accepted from one listening socket.

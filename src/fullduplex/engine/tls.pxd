@@ -3,7 +3,7 @@ cimport cython
 from . cimport calls
 from .engine cimport Engine
 
-cdef int PORTION
+cdef int BUFFER, PORTION
 
 cdef class TLS:
     cdef public object sock, incoming, outgoing, ssl_object, _openssl

@@ -16,7 +16,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from . import calls
-from .shares import PORTION
+from .shares import BUFFER, PORTION
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -70,7 +70,7 @@ class TLS:
     def read(self, engine: Engine, most: int) -> int:
         """Read into the engine's buffer, no more than that: how much, 0 at the end, -1 if nothing. Raises OSError."""
         if self._over:
-            return calls.read(self.sock, self.fd, engine.buffer, engine.most)  # nobody listens any more
+            return calls.read(self.sock, self.fd, engine.buffer, BUFFER)  # nobody listens any more
         if self._error is not None:
             raise self._error
         if self.wants_write:

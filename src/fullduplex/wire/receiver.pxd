@@ -26,7 +26,7 @@ cdef class Receiver:
     cdef public bytes _stash
     cdef public bytearray rest
     cdef public list inbox
-    cdef public Py_ssize_t inbox_head, inbox_size, _decoded, _completed
+    cdef public Py_ssize_t inbox_head, inbox_size, _decoded, completed
 
     cpdef _receive_control(self, int opcode, bytes payload)
     cpdef _fail(self, int code, str rule, kind=*, str limit=*, cause=*)

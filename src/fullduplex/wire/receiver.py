@@ -55,7 +55,7 @@ class Receiver:
         "server max_size max_frame max_fragments extension meter "
         # Read state.
         "received_at _stash _opcode _fin _key _remaining _control _message _message_opcode _message_size _fragments "
-        "_valid _encoded _sees_all _rsv _skipping _decoded _completed inbox inbox_head inbox_size streaming deaf "
+        "_valid _encoded _sees_all _rsv _skipping _decoded completed inbox inbox_head inbox_size streaming deaf "
         "active rest"
     ).split()
 
@@ -86,9 +86,9 @@ class Receiver:
         self._sees_all = False  # ... as it does all messages
         self._rsv = 0  # the reserved bits that have a meaning
         self._skipping = False  # nobody wants the rest of it
-        # ... what has become of this read, besides messages that were whole in it ...
+        # ... what has become of this read ...
         self._decoded = 0  # bytes that an extension has made
-        self._completed = 0  # messages
+        self.completed = 0  # messages
         self.rest: bytearray | None = None  # what is left of it, when so much was made of it that it is enough for now
         # ... and what is complete. Taken from inbox_head on, so that taking is quick and keeps order.
         self.inbox: list[str | bytes | Fragment] | None = None  # None: nothing
@@ -135,7 +135,7 @@ class Receiver:
 
     def _receive(self, data: bytearray, size: int) -> None:
         at = 0
-        self._decoded = self._completed = 0
+        self._decoded = self.completed = 0
         usual_ones = 0
         if self._remaining >= 0:
             at = self._receive_payload(data, 0, size)
@@ -191,8 +191,9 @@ class Receiver:
         self.inbox_size += total
         if usual_ones:
             self.active = True
+            self.completed += usual_ones
         if self.meter is not None:
-            self._measure(at, usual_ones + self._completed)
+            self._measure(at, self.completed)
 
     def _expects_message(self) -> bool:
         """The next frame may be a whole message, to be delivered as such."""
@@ -369,7 +370,7 @@ class Receiver:
         self._message = None if complete else rest or bytearray()
         self._valid = 0
         if complete:
-            self._completed += 1
+            self.completed += 1
             self._message_opcode = 0
             self._message_size = 0
             self._fragments = 0

@@ -4,7 +4,7 @@ A host - an event loop's adapter - watches the poller's descriptor and calls `ti
 time it was asked for has come. One tick reads each ready socket once, into one shared buffer, and writes the answers,
 some together; then it accepts, then writes what was said elsewhere meanwhile, and then looks at the clock: so bytes
 that waited while the loop was blocked are seen before a peer is called silent. A link that has always been alone is
-read before the poller is asked, unless something was left last time.
+read before the poller is asked, unless something was left last time, and on while its reads are full.
 
 Handlers run inside a tick. They may close any link, or all of them: closed links leave `links` at once, and their
 descriptors are closed at the end of the tick only, so that no newcomer can get a number that still has an event in the

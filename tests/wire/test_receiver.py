@@ -1,14 +1,19 @@
 from __future__ import annotations
 
 import itertools
+import sys
 import tracemalloc
 import zlib
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from functools import partial
+from typing import Any, ClassVar
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from fullduplex.wire import receiver
 from fullduplex.wire.deflate import PerMessageDeflate
 from fullduplex.wire.errors import PayloadTooBig, ProtocolError
 from fullduplex.wire.extensions import RSV1, RSV2, RSV3, Extension, widened
@@ -19,6 +24,7 @@ from fullduplex.wire.receiver import Receiver
 from wire.frames import BINARY, CLOSE, CONT, KEY, PING, PONG, TEXT, close_payload, frame, pieces
 from wire.subject import Doubled, Growing, Make, Spy, Subject, Wrapped, assert_failed, double, peak
 
+COMPILED = not receiver.__file__.endswith(".py")
 FRAGMENTS = UNLIMITED.fragments or 0
 
 
@@ -765,6 +771,69 @@ class TestInbox:
         assert session.inbox_size == 15
         session.take()
         assert session.inbox_size == 5
+
+
+class TestSpare:
+    """A listener was given a whole inbox: what it has not kept may be written over, unseen."""
+
+    SIZES = (0, 5, 1023, 1024, 1025, 4096, 65_536, 131_072, 131_073)
+    KEPT: ClassVar[dict[str, Callable[[Any], object]]] = {
+        "nothing": lambda message: None,
+        "the message": lambda message: message,
+        "a view": lambda message: memoryview(message)[1:],
+        "a key": lambda message: {message: message[1:]},
+    }
+
+    def deliver(self, subject: Subject, how: str, *payloads: bytes, cut: bool = False) -> list[object]:
+        """One read, or two if it is `cut`, as a listener sees it; return what it keeps."""
+        stream = b"".join(subject.frame(BINARY, data) for data in payloads)
+        middle = len(stream) // 2 if cut else 0
+        subject.hear(stream[:middle], stream[middle:])
+        session = subject.session
+        inbox, session.inbox, session.inbox_size = session.inbox, None, 0
+        assert inbox is not None
+        assert inbox == [*payloads]
+        assert list(map(hash, inbox)) == list(map(hash, payloads))
+        kept = list(map(self.KEPT[how], inbox))
+        session.spare(inbox)
+        return kept
+
+    @given(
+        st.lists(
+            st.tuples(
+                st.lists(st.sampled_from(SIZES), min_size=1, max_size=4), st.sampled_from(sorted(KEPT)), st.booleans()
+            )
+        )
+    )
+    def test_what_is_kept_stays(self, reads: list[tuple[list[int], str, bool]]) -> None:
+        subject, number = Subject(True), itertools.count()
+        expected: list[object] = []
+        kept: list[object] = []
+        for sizes, how, cut in reads:
+            payloads = [bytes([next(number) & 255]) * size for size in sizes]
+            expected += map(self.KEPT[how], payloads)
+            kept += self.deliver(subject, how, *payloads, cut=cut)
+        assert kept == expected
+
+    @pytest.mark.usefixtures("traced")
+    def test_memory_is_used_again(self, subject: Subject) -> None:
+        """In the compiled form: as much as 128 KiB of it."""
+        payloads = [bytes([i]) * 4096 for i in range(64)]
+        stream = bytearray(b"".join(map(partial(subject.frame, BINARY), payloads)))
+        for _ in range(4):  # until nothing is left of what other tests have spared
+            self.deliver(subject, "nothing", *payloads)
+        subject.hear(stream)
+        inbox, subject.session.inbox = subject.session.inbox, None
+        assert inbox is not None
+        before = tracemalloc.get_traced_memory()[0]
+        subject.session.spare(inbox)
+        del inbox
+        freed = before - tracemalloc.get_traced_memory()[0]
+        needed = peak(lambda: subject.hear(stream))
+        whole = 64 * sys.getsizeof(payloads[0])
+        spared = 32 * sys.getsizeof(payloads[0]) if COMPILED else 0
+        assert whole - spared <= freed < whole - spared + 1000  # and the list
+        assert whole - spared <= needed < whole - spared + 20_000  # and one to work with
 
 
 class TestStreaming:

@@ -506,12 +506,13 @@ class Connection(BaseConnection):
         if len(inbox) == 1:
             if session.state is OPEN:
                 listener.on_message(self, inbox[0])
-            return
-        on_message = listener.on_message  # which costs as much as a short callback
-        for message in inbox:
-            if session.state is not OPEN:
-                break
-            on_message(self, message)
+        else:
+            on_message = listener.on_message  # which costs as much as a short callback
+            for message in inbox:
+                if session.state is not OPEN:
+                    break
+                on_message(self, message)
+        session.spare(inbox)
 
     def _check_queue(self) -> None:
         """Stop reading while too much waits to be received."""

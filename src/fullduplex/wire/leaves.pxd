@@ -11,7 +11,7 @@ from libc.string cimport memcpy
 cdef extern from *:
     """
     /* What a bytearray can hold, its last zero included: what was deleted at its beginning still counts as held. */
-    static Py_ssize_t fullduplex_capacity(PyObject *out)
+    static inline Py_ssize_t fullduplex_capacity(PyObject *out)
     {
         PyByteArrayObject *array = (PyByteArrayObject *) out;
         return array->ob_alloc - (array->ob_start - array->ob_bytes);
@@ -20,7 +20,7 @@ cdef extern from *:
 
     /* Not by a resize to 0: that has malloc cut the memory down to one byte, and keeps it. Since CPython 3.15 it does not,
        and the memory is not the bytearray's own, but that of a bytes object. */
-    static int fullduplex_empty(PyObject *out)
+    static inline int fullduplex_empty(PyObject *out)
     {
         PyByteArrayObject *array = (PyByteArrayObject *) out;
         if (PY_VERSION_HEX >= 0x030F0000 || array->ob_exports)
@@ -40,6 +40,55 @@ ctypedef unsigned char byte
 
 cdef enum:
     SMALLEST = 511  # bytes; up to 512, its last zero included, Python keeps them in pools of its own
+
+
+cdef extern from *:
+    """
+    /* Messages that their listener has not kept, for the next ones of the same size: malloc is slow with many of 1 KiB or
+       more. What is here has no other reference, so nobody sees it change. Who comes here holds the GIL. */
+    enum { SPARE_LEAST = 1024, SPARE_MOST = 131072 }; /* bytes: of one, of all */
+    static PyObject *fullduplex_spares[SPARE_MOST / SPARE_LEAST];
+    static Py_ssize_t fullduplex_spare_count, fullduplex_spare_size;
+
+    static inline PyObject *fullduplex_bytes(Py_ssize_t size)
+    {
+        if (size >= SPARE_LEAST && fullduplex_spare_count) {
+            PyObject *spare = fullduplex_spares[--fullduplex_spare_count];
+            fullduplex_spare_size -= Py_SIZE(spare);
+            if (Py_SIZE(spare) == size && Py_REFCNT(spare) == 1) {
+    #ifdef __GNUC__
+    #pragma GCC diagnostic push
+    #pragma GCC diagnostic ignored "-Wdeprecated-declarations" /* which is meant for readers */
+    #endif
+                ((PyBytesObject *) spare)->ob_shash = -1; /* of what it was */
+    #ifdef __GNUC__
+    #pragma GCC diagnostic pop
+    #endif
+                return spare;
+            }
+            Py_DECREF(spare); /* sizes have changed */
+        }
+        return PyBytes_FromStringAndSize(NULL, size);
+    }
+
+    static inline void fullduplex_spare(PyObject *messages)
+    {
+        Py_ssize_t count = PyList_GET_SIZE(messages);
+    #ifdef Py_GIL_DISABLED
+        count = 0; /* a count of references says less there */
+    #endif
+        for (Py_ssize_t i = 0; i < count; i++) {
+            PyObject *message = PyList_GET_ITEM(messages, i);
+            if (PyBytes_CheckExact(message) && Py_REFCNT(message) == 1 && Py_SIZE(message) >= SPARE_LEAST
+                && Py_SIZE(message) <= SPARE_MOST - fullduplex_spare_size) {
+                fullduplex_spares[fullduplex_spare_count++] = Py_NewRef(message);
+                fullduplex_spare_size += Py_SIZE(message);
+            }
+        }
+    }
+    """
+    bytes bytes_of "fullduplex_bytes"(Py_ssize_t size)
+    void spare "fullduplex_spare"(list messages)
 
 
 cdef extern from *:
@@ -103,11 +152,11 @@ cdef inline long long long_length(bytearray data, Py_ssize_t at) except? -1:
 
 cdef inline bytes payload(bytearray data, Py_ssize_t start, Py_ssize_t stop, bint masked):
     cdef byte* source = find(data, start, stop, masked)
-    cdef bytes result
-    if not masked:
-        return PyBytes_FromStringAndSize(<char*> source, stop - start)
-    result = PyBytes_FromStringAndSize(NULL, stop - start)
-    xor(<byte*> PyBytes_AS_STRING(result), source, stop - start, source - 4)
+    cdef bytes result = bytes_of(stop - start)
+    if masked:
+        xor(<byte*> PyBytes_AS_STRING(result), source, stop - start, source - 4)
+    else:
+        memcpy(PyBytes_AS_STRING(result), source, stop - start)
     return result
 
 

@@ -6,7 +6,7 @@ Nothing else may differ between the two forms. Both are held against each other 
 from __future__ import annotations
 
 from struct import Struct
-from typing import Final
+from typing import Any, Final
 
 MASK: Final = 0x80
 
@@ -47,6 +47,10 @@ def long_length(data: bytearray, at: int) -> int:
 def payload(data: bytearray, start: int, stop: int, masked: bool) -> bytes:
     """The payload that stands in `data` from `start` to `stop`, its mask key, if it is `masked`, right before it."""
     return mask(data[start:stop], data[start - 4 : start]) if masked else bytes(data[start:stop])
+
+
+def spare(messages: list[Any]) -> None:
+    """`messages` were delivered: in C, `payload` may write over those to which nothing else refers."""
 
 
 def extend(message: bytearray, data: bytearray, start: int, stop: int, key: bytes) -> None:

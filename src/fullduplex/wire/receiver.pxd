@@ -57,6 +57,7 @@ cdef class Receiver:
     cpdef drop(self, Py_ssize_t kept)
     cdef list _untaken(self)
     cdef _keep(self, list messages)
+    cpdef spare(self, list delivered)
     @cython.locals(inbox=list, head=Py_ssize_t)
     cpdef take(self)
     cpdef Py_ssize_t queued(self) except -1

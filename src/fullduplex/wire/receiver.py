@@ -350,7 +350,7 @@ class Receiver:
         data: str | bytes
         rest = None
         if self._message_opcode != TEXT:
-            data = bytes(message)
+            data = leaves.payload(message, 0, len(message), False)
         elif complete and not self._valid:
             try:
                 data = str(message, "utf-8")
@@ -410,6 +410,10 @@ class Receiver:
     def queued(self) -> int:
         """Messages in the inbox."""
         return 0 if self.inbox is None else len(self.inbox) - self.inbox_head
+
+    def spare(self, delivered: list[str | bytes | Fragment]) -> None:
+        """An inbox was taken as a whole, and delivered: what nobody has kept of it is memory for what comes next."""
+        leaves.spare(delivered)
 
     def take(self) -> str | bytes | Fragment:
         """Take the oldest of the inbox, which must not be empty."""

@@ -15,13 +15,19 @@ import asyncio
 import functools
 import gc
 import os
+import sysconfig
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
+from fullduplex import build_info
+
 T = TypeVar("T")
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
+
+# The memory of delivered messages is used again: see `spare` in wire/leaves.pxd.
+SPARES = build_info()["form"] == "compiled" and not sysconfig.get_config_var("Py_GIL_DISABLED")
 
 LIMIT = 30.0  # seconds: far beyond what any test takes, so that only a hang meets it
 LAST_TURNS = 10  # of the loop, for what is already on its way out: transports being closed, tasks being cancelled

@@ -6,13 +6,15 @@ import asyncio
 import contextlib
 import contextvars
 import logging
+import sys
+import tracemalloc
 from typing import Any
 
 import pytest
 
 from fullduplex import Connection, ConnectionClosed, ConnectionClosedError, Listener, connect, serve
-from peers import CLOSE, HOST, REQUEST, TEXT, Frame, close_frame, echo, encode, raw_client, url
-from support import LoopFactory, asynchronous
+from peers import BINARY, CLOSE, HOST, REQUEST, TEXT, Frame, close_frame, echo, encode, raw_client, url
+from support import SPARES, LoopFactory, asynchronous
 
 
 class Recorder(Listener):
@@ -113,6 +115,29 @@ async def test_what_is_glued_to_the_request_is_heard_after_on_open() -> None:
         assert frame.payload[:2] == b"\x03\xea"
         assert await raw.frame() is None
     assert recorder.told[:2] == [("open",), ("message", "1")]
+
+
+@asynchronous
+async def test_memory_of_what_it_has_not_kept_is_used_again() -> None:
+    """Of all messages of a read, also of the last one."""
+
+    class Acknowledges(Listener):
+        def on_message(self, ws: Connection, message: bytes) -> None:
+            ws.send(message[:1])
+
+    size = 20_000
+    tracemalloc.start()
+    try:
+        async with serve(listener=Acknowledges, host=HOST, port=0) as server, raw_client(server) as raw:
+            await raw.head()
+            for i in range(70):  # until nothing is left of what other tests have spared
+                first, second = bytes([i]), bytes([255 - i])
+                raw.write(encode(BINARY, first * size, mask=True) + encode(BINARY, second * size, mask=True))
+                assert [await raw.frame(), await raw.frame()] == [Frame(BINARY, first), Frame(BINARY, second)]
+            traces = tracemalloc.take_snapshot().traces
+    finally:
+        tracemalloc.stop()
+    assert [trace.size for trace in traces].count(sys.getsizeof(bytes(size))) == (2 if SPARES else 0)
 
 
 @pytest.mark.parametrize("method", ["on_open", "on_message"])

@@ -13,7 +13,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fullduplex.wire import receiver
 from fullduplex.wire.deflate import PerMessageDeflate
 from fullduplex.wire.errors import PayloadTooBig, ProtocolError
 from fullduplex.wire.extensions import RSV1, RSV2, RSV3, Extension, widened
@@ -21,10 +20,10 @@ from fullduplex.wire.limits import MAX_MESSAGE, SMALL_FRAGMENT, UNLIMITED, Limit
 from fullduplex.wire.opcodes import TEXT_FRAME
 from fullduplex.wire.rate import make_meter
 from fullduplex.wire.receiver import Receiver
+from support import SPARES
 from wire.frames import BINARY, CLOSE, CONT, KEY, PING, PONG, TEXT, close_payload, frame, pieces
 from wire.subject import Doubled, Growing, Make, Spy, Subject, Wrapped, assert_failed, double, peak
 
-COMPILED = not receiver.__file__.endswith(".py")
 FRAGMENTS = UNLIMITED.fragments or 0
 
 
@@ -777,14 +776,15 @@ class TestSpare:
     """A listener was given a whole inbox: what it has not kept may be written over, unseen."""
 
     SIZES = (0, 5, 1023, 1024, 1025, 4096, 65_536, 131_072, 131_073)
-    KEPT: ClassVar[dict[str, Callable[[Any], object]]] = {
-        "nothing": lambda message: None,
-        "the message": lambda message: message,
-        "a view": lambda message: memoryview(message)[1:],
-        "a key": lambda message: {message: message[1:]},
+    KEPT: ClassVar[dict[str, Callable[[list[Any]], object]]] = {
+        "nothing": lambda messages: None,
+        "their list": lambda messages: messages,
+        "the messages": lambda messages: [*messages],
+        "views of them": lambda messages: [memoryview(message)[1:] for message in messages],
+        "them as keys": dict.fromkeys,
     }
 
-    def deliver(self, subject: Subject, how: str, *payloads: bytes, cut: bool = False) -> list[object]:
+    def deliver(self, subject: Subject, how: str, *payloads: bytes, cut: bool = False) -> object:
         """One read, or two if it is `cut`, as a listener sees it; return what it keeps."""
         stream = b"".join(subject.frame(BINARY, data) for data in payloads)
         middle = len(stream) // 2 if cut else 0
@@ -794,7 +794,7 @@ class TestSpare:
         assert inbox is not None
         assert inbox == [*payloads]
         assert list(map(hash, inbox)) == list(map(hash, payloads))
-        kept = list(map(self.KEPT[how], inbox))
+        kept = self.KEPT[how](inbox)
         session.spare(inbox)
         return kept
 
@@ -807,17 +807,17 @@ class TestSpare:
     )
     def test_what_is_kept_stays(self, reads: list[tuple[list[int], str, bool]]) -> None:
         subject, number = Subject(True), itertools.count()
-        expected: list[object] = []
-        kept: list[object] = []
+        expected, kept = [], []
         for sizes, how, cut in reads:
             payloads = [bytes([next(number) & 255]) * size for size in sizes]
-            expected += map(self.KEPT[how], payloads)
-            kept += self.deliver(subject, how, *payloads, cut=cut)
+            expected.append(self.KEPT[how](payloads))
+            kept.append(self.deliver(subject, how, *payloads, cut=cut))
         assert kept == expected
 
     @pytest.mark.usefixtures("traced")
-    def test_memory_is_used_again(self, subject: Subject) -> None:
-        """In the compiled form: as much as 128 KiB of it."""
+    @pytest.mark.parametrize(("how", "count"), [("nothing", 32 if SPARES else 0), ("the messages", 0)])
+    def test_memory_is_used_again(self, subject: Subject, how: str, count: int) -> None:
+        """At most 128 KiB of it, and nothing that was kept, even if only for a while."""
         payloads = [bytes([i]) * 4096 for i in range(64)]
         stream = bytearray(b"".join(map(partial(subject.frame, BINARY), payloads)))
         for _ in range(4):  # until nothing is left of what other tests have spared
@@ -826,14 +826,14 @@ class TestSpare:
         inbox, subject.session.inbox = subject.session.inbox, None
         assert inbox is not None
         before = tracemalloc.get_traced_memory()[0]
+        kept = self.KEPT[how](inbox)
         subject.session.spare(inbox)
-        del inbox
+        del inbox, kept
         freed = before - tracemalloc.get_traced_memory()[0]
         needed = peak(lambda: subject.hear(stream))
-        whole = 64 * sys.getsizeof(payloads[0])
-        spared = 32 * sys.getsizeof(payloads[0]) if COMPILED else 0
-        assert whole - spared <= freed < whole - spared + 1000  # and the list
-        assert whole - spared <= needed < whole - spared + 20_000  # and one to work with
+        expected = (64 - count) * sys.getsizeof(payloads[0])
+        assert expected <= freed < expected + 1000  # and the list
+        assert expected <= needed < expected + 20_000  # and one to work with
 
 
 class TestStreaming:

@@ -512,6 +512,7 @@ class Connection(BaseConnection):
                 if session.state is not OPEN:
                     break
                 on_message(self, message)
+            del message  # so that only the inbox refers to it, and whoever has kept it
         session.spare(inbox)
 
     def _check_queue(self) -> None:

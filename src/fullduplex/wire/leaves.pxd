@@ -44,8 +44,9 @@ cdef enum:
 
 cdef extern from *:
     """
-    /* Messages that their listener has not kept, for the next ones of the same size: malloc is slow with many of 1 KiB or
-       more. What is here has no other reference, so nobody sees it change. Who comes here holds the GIL. */
+    /* Messages that a listener has not kept are memory for the next ones of the same size: malloc is slow with many of 1 KiB
+       or more. None is taken from here before its list is gone, too, so nobody sees it change. In all they are as much as
+       one read brings. `spare` and `payload` have to be called from the same module, which holds the GIL. */
     enum { SPARE_LEAST = 1024, SPARE_MOST = 131072 }; /* bytes: of one, of all */
     static PyObject *fullduplex_spares[SPARE_MOST / SPARE_LEAST];
     static Py_ssize_t fullduplex_spare_count, fullduplex_spare_size;

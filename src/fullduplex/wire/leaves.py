@@ -1,6 +1,7 @@
 """The leaves: written twice, here in Python and in C in `leaves.pxd`, which compiled modules use in place of this one.
 
-Nothing else may differ between the two forms. Both are held against each other by tests/wire/test_leaves.py.
+Nothing else may differ between the two forms. Both are held against each other by tests/wire/test_leaves.py; `spare`,
+which has an effect in C only, is tested through the receiver.
 """
 
 from __future__ import annotations

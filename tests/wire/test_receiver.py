@@ -20,7 +20,7 @@ from fullduplex.wire.limits import MAX_MESSAGE, SMALL_FRAGMENT, UNLIMITED, Limit
 from fullduplex.wire.opcodes import TEXT_FRAME
 from fullduplex.wire.rate import make_meter
 from fullduplex.wire.receiver import Receiver
-from support import SPARES
+from support import SPARES, empty_spares
 from wire.frames import BINARY, CLOSE, CONT, KEY, PING, PONG, TEXT, close_payload, frame, pieces
 from wire.subject import Doubled, Growing, Make, Spy, Subject, Wrapped, assert_failed, double, peak
 
@@ -806,6 +806,7 @@ class TestSpare:
         )
     )
     def test_what_is_kept_stays(self, reads: list[tuple[list[int], str, bool]]) -> None:
+        empty_spares()
         subject, number = Subject(True), itertools.count()
         expected, kept = [], []
         for sizes, how, cut in reads:
@@ -820,8 +821,7 @@ class TestSpare:
         """At most 128 KiB of it, and nothing that was kept, even if only for a while."""
         payloads = [bytes([i]) * 4096 for i in range(64)]
         stream = bytearray(b"".join(map(partial(subject.frame, BINARY), payloads)))
-        for _ in range(4):  # until nothing is left of what other tests have spared
-            self.deliver(subject, "nothing", *payloads)
+        empty_spares()
         subject.hear(stream)
         inbox, subject.session.inbox = subject.session.inbox, None
         assert inbox is not None

@@ -45,8 +45,8 @@ cdef enum:
 cdef extern from *:
     """
     /* Messages that a listener has not kept are memory for the next ones of the same size: malloc is slow with many of 1 KiB
-       or more. None is taken from here before its list is gone, too, so nobody sees it change. In all they are as much as
-       one read brings. `spare` and `payload` have to be called from the same module, which holds the GIL. */
+       or more. None is used again before its list is gone, too, so nobody sees it change. In all they are as much as the
+       largest read brings. Each module has its own ones, so that `spare` and `payload` go together; the GIL guards them. */
     enum { SPARE_LEAST = 1024, SPARE_MOST = 131072 }; /* bytes: of one, of all */
     static PyObject *fullduplex_spares[SPARE_MOST / SPARE_LEAST];
     static Py_ssize_t fullduplex_spare_count, fullduplex_spare_size;
@@ -67,7 +67,7 @@ cdef extern from *:
     #endif
                 return spare;
             }
-            Py_DECREF(spare); /* sizes have changed */
+            Py_DECREF(spare); /* sizes have changed, or somebody sees it */
         }
         return PyBytes_FromStringAndSize(NULL, size);
     }

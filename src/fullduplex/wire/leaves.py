@@ -47,7 +47,7 @@ def long_length(data: bytearray, at: int) -> int:
 
 def payload(data: bytearray, start: int, stop: int, masked: bool) -> bytes:
     """The payload that stands in `data` from `start` to `stop`, its mask key, if it is `masked`, right before it."""
-    return mask(data[start:stop], data[start - 4 : start]) if masked else bytes(data[start:stop])
+    return mask(data[start:stop], data[start - 4 : start]) if masked else bytes(memoryview(data)[start:stop])
 
 
 def spare(messages: list[Any]) -> None:

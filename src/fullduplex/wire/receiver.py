@@ -412,7 +412,7 @@ class Receiver:
         return 0 if self.inbox is None else len(self.inbox) - self.inbox_head
 
     def spare(self, delivered: list[str | bytes | Fragment]) -> None:
-        """An inbox was taken as a whole, and delivered: what nobody has kept of it is memory for what comes next."""
+        """An inbox was taken as a whole, and delivered: what nobody has kept is memory, in C, for what comes next."""
         leaves.spare(delivered)
 
     def take(self) -> str | bytes | Fragment:

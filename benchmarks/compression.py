@@ -54,7 +54,7 @@ Stream = Sequence[bytes]  # the messages of one connection, in order
 LIBRARIES: dict[str, tuple[str, Callable[[Any], str], Sequence[int]]] = {
     "zlib": ("zlib", lambda module: module.ZLIB_RUNTIME_VERSION, (1, 3, 4, 6)),
     "zlib-ng": ("zlib_ng.zlib_ng", lambda module: module.ZLIBNG_VERSION, (1, 2, 3, 6)),
-    "isal": ("isal.isal_zlib", lambda module: importlib.import_module("isal").__version__, (0, 1, 2, 3)),
+    "isal": ("isal.isal_zlib", lambda module: importlib.import_module("isal").ISAL_VERSION, (0, 1, 2, 3)),
 }
 BACKENDS: dict[str, Any] = {}
 for name, library in LIBRARIES.items():

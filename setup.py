@@ -47,6 +47,10 @@ def say(text: str) -> None:
 class BuildOrLeave(build_ext):
     """Compile all, or leave all as it is."""
 
+    def finalize_options(self) -> None:
+        super().finalize_options()
+        self.parallel = self.parallel or os.cpu_count()
+
     def run(self) -> None:
         if self.editable_mode and not MUST:
             say("an editable installation runs interpreted")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 from collections.abc import Iterator
+from itertools import combinations_with_replacement, pairwise
 
 import pytest
 
@@ -14,6 +15,8 @@ from fullduplex.engine.tls import TLS
 
 MOST = 262_144
 TURNS = 10_000
+OVERHEAD = 22  # of a record: its head, the true type inside, AES-GCM's tag. RFC 8446, section 5.2
+LARGEST = 16_384  # bytes of one record
 
 
 class Ends:
@@ -93,6 +96,63 @@ def test_a_record_in_pieces(shaken: Ends) -> None:
     assert shaken.read(shaken.server) == b"payload"
 
 
+def test_any_cut_of_records(shaken: Ends) -> None:
+    """Whatever comes together, all of it is read, and nothing is waited for that is not there."""
+    records = [b"one", b"and two", b"3"]
+    size = len(b"".join(records)) + len(records) * OVERHEAD
+    for first, second in combinations_with_replacement(range(size + 1), 2):
+        sealed = b"".join(seal(shaken.client, record) for record in records)
+        assert len(sealed) == size
+        came = b""
+        for start, stop in pairwise((0, first, second, size)):
+            shaken.peer.send(sealed[start:stop])
+            came += shaken.read(shaken.server)
+            assert not shaken.server.more
+        assert came == b"".join(records)
+
+
+def test_of_a_record_alone_no_more_is_read_than_is_wanted(shaken: Ends) -> None:
+    server = shaken.server
+    for _ in range(2):
+        shaken.client.write(bytearray(b"abcdef"))
+        assert [shaken.read(server, 3), server.more] == [b"abc", True]
+        assert [shaken.read(server, 9), server.more] == [b"def", False]
+
+
+def test_a_record_alone_behind_a_full_portion(shaken: Ends) -> None:
+    """Not all of it is wanted: the rest is not forgotten."""
+    shaken.client.write(bytearray(b"one"))
+    assert shaken.read(shaken.server) == b"one"
+    one = seal(shaken.client, bytes(LARGEST))
+    filling = bytes(PORTION - len(one) - OVERHEAD)
+    two = seal(shaken.client, filling)
+    assert len(one + two) == PORTION
+    shaken.peer.send(one + two + seal(shaken.client, b"abcdef"))
+    most = LARGEST + len(filling) + 3
+    assert shaken.read(shaken.server, most) == bytes(most - 3) + b"abc"
+    assert shaken.server.more
+    assert shaken.read(shaken.server) == b"def"
+
+
+def test_bytes_that_look_like_a_record(shaken: Ends) -> None:
+    """The rest of a record, with others behind it, begins as a record of that length would: nothing is left unread."""
+    shaken.client.write(bytearray(b"one"))
+    assert shaken.read(shaken.server) == b"one"
+    records = [bytes([number]) * 1_000 for number in range(40)]
+    sealed = [seal(shaken.client, record) for record in records]
+    stream, first = b"".join(sealed), len(sealed[0])
+    cut, stop = next(
+        (cut, stop)
+        for cut in range(6, first)
+        if 2 * first < (stop := cut + 5 + int.from_bytes(stream[cut + 3 : cut + 5])) < min(len(stream), PORTION)
+    )
+    shaken.peer.send(stream[:cut])
+    assert shaken.server.read(shaken.engine, MOST) == -1
+    shaken.peer.send(stream[cut:stop])
+    assert shaken.read(shaken.server) == b"".join(records)[: stop // first * 1_000]
+    assert not shaken.server.more
+
+
 def seal(end: TLS, data: bytes) -> bytes:
     """The records of `data`, sent by nobody."""
     end.ssl_object.write(data)
@@ -133,6 +193,14 @@ def test_the_end(shaken: Ends) -> None:
     assert shaken.client.read(shaken.engine, MOST) == 0
     shaken.client.outgoing.write(b"somebody there?")
     shaken.client.end()
+
+
+def test_the_end_alone(shaken: Ends) -> None:
+    shaken.client.write(bytearray(b"bye"))
+    assert shaken.read(shaken.server) == b"bye"
+    shaken.client.end()
+    for _ in range(2):
+        assert [shaken.server.read(shaken.engine, MOST), shaken.server.more] == [0, True]
 
 
 def test_the_end_of_tcp(shaken: Ends) -> None:

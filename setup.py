@@ -49,7 +49,7 @@ class BuildOrLeave(build_ext):
 
     def finalize_options(self) -> None:
         super().finalize_options()
-        self.parallel = self.parallel or os.cpu_count()
+        self.parallel = self.parallel or min(4, os.cpu_count() or 1)  # a quarter of a GiB each
 
     def run(self) -> None:
         if self.editable_mode and not MUST:

@@ -15,7 +15,7 @@ from fullduplex.engine.tls import TLS
 
 MOST = 262_144
 TURNS = 10_000
-OVERHEAD = 22  # of a record: its head, the true type inside, AES-GCM's tag. RFC 8446, section 5.2
+OVERHEAD = 22  # of a record: its head, the true type inside, the tag of the cipher. RFC 8446, section 5.2
 LARGEST = 16_384  # bytes of one record
 
 
